@@ -1,0 +1,152 @@
+"""Arrays in, the same kind out: adopt, allocate, check and give back NumPy arrays and torch tensors."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuconv.errors import DtypeError, ShapeError, UnsupportedError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+__all__ = ["adopt", "allocate", "check_bias", "check_out", "give_back", "home"]
+
+
+def home(*values: Any) -> str:
+    """Return the backend that `backend="auto"` means for these arrays.
+
+    Raises
+    ------
+    UnsupportedError
+        For arrays in a GPU's memory, which no backend takes as they are yet.
+    """
+    for value in values:
+        if type(value) is not np.ndarray and _on_gpu(value):
+            raise UnsupportedError(
+                f"an argument of type {type(value).__name__} lies in a GPU's memory; "
+                "pass NumPy arrays or CPU tensors, with backend='cuda' to compute on the GPU"
+            )
+    return "cpu"
+
+
+def _on_gpu(value: Any) -> bool:
+    if _is_torch(value):
+        return bool(value.device.type != "cpu")
+    return hasattr(value, "__cuda_array_interface__")
+
+
+def _is_torch(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def adopt(value: Any) -> Array:
+    """Return `value` as a NumPy array of native byte order, without a copy wherever there need be none.
+
+    The caller's array is never written through the result unless it was passed as ``out``.
+    """
+    if type(value) is np.ndarray:
+        array = value
+    elif _is_torch(value):
+        array = _from_torch(value)
+    else:
+        array = np.asarray(value)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _from_torch(tensor: Any) -> Array:
+    import torch
+
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    if tensor.dtype == torch.bfloat16:
+        import ml_dtypes
+
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
+    return tensor.numpy()  # type: ignore[no-any-return]
+
+
+def give_back(result: Array, like: Any) -> Any:
+    """Return `result` in the kind of `like`: a torch tensor sharing its memory, or itself."""
+    if type(like) is np.ndarray or not _is_torch(like):
+        return result
+    import torch
+
+    if result.dtype.name == "bfloat16":
+        return torch.from_numpy(result.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(result)
+
+
+@functools.cache
+def _physical_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raise MemoryError for an array that this machine's memory cannot hold."""
+    needed = math.prod(shape) * dtype.itemsize
+    if needed > _physical_memory():
+        raise MemoryError(
+            f"a result of shape {shape} and dtype {dtype.name} needs {needed / 2**30:.3g} GiB; "
+            f"this machine has {_physical_memory() / 2**30:.3g} GiB"
+        )
+
+
+def allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an uninitialised array, or raise MemoryError before touching any memory."""
+    check_size(shape, dtype)
+    return np.empty(shape, dtype)
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array, ...]) -> Array:
+    """Return `out` as a NumPy array once it is fit to be written.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ValueError
+        For a wrong shape, a wrong dtype, a read-only array or one that overlaps an input.
+    """
+    array = out if type(out) is np.ndarray else _from_torch(out) if _is_torch(out) else None
+    if array is None:
+        raise DtypeError(f"out has type {type(out).__name__}; it must be a NumPy array or a CPU tensor")
+    if array.shape != shape:
+        raise ShapeError(f"out has shape {array.shape}; it must be {shape}")
+    if array.dtype != dtype:
+        raise DtypeError(f"out has dtype {array.dtype}; it must be {dtype}")
+    if not array.flags.writeable:
+        raise ValueError("out is read-only; it must be writable")
+    for axis, (n, stride) in enumerate(zip(array.shape, array.strides, strict=True)):
+        if n > 1 and stride == 0:
+            raise ValueError(f"out repeats the same memory along axis {axis} (stride 0); every element must have its own")
+    for other in inputs:
+        if _overlap(array, other):
+            raise ValueError("out overlaps an input in memory; it must be an array of its own")
+    return array
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=100_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def check_bias(bias: Any, channels: int, dtype: np.dtype[Any]) -> Array | None:
+    """Return the bias as an array, or None; it has one entry a channel and the result's dtype."""
+    if bias is None:
+        return None
+    array = adopt(bias)
+    if array.shape != (channels,):
+        raise ShapeError(f"bias has shape {array.shape}; it must be ({channels},), one entry per output channel")
+    if array.dtype != dtype:
+        raise DtypeError(f"bias has dtype {array.dtype.name}; it must have the result's: {dtype.name}")
+    return array

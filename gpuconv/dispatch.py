@@ -1,0 +1,205 @@
+"""The registry and the choice: which algorithms exist, which can serve a call, which costs least.
+
+An algorithm is a module of a backend's folder, named in that backend's ``ALGORITHMS``, with
+
+``supports(call, device) -> str | None``
+    None, or the reason why it cannot serve the call.
+``cost(call, device) -> float``
+    Estimated seconds.
+``pack(call, w) -> object``
+    The weights in the algorithm's own form; what `gpuconv.plan` keeps.
+``run(call, x, w, y, bias, packed=None)``
+    Writes every element of the array that the operation writes. x, w and y are always the
+    arrays of the forward problem, whichever of them the operation writes.
+
+A backend is a folder with ``ALGORITHMS``, ``device()`` and ``unavailable()``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import math
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from gpuconv.dtypes import ACCUMULATORS, result_dtype, to_numpy
+from gpuconv.errors import BackendUnavailableError, UnsupportedError
+from gpuconv.problem import ConvProblem
+
+__all__ = ["BACKENDS", "PRECISIONS", "Call", "Explanation", "Row", "algorithm", "backend", "choose", "explain", "rows"]
+
+BACKENDS = ("cpu", "cuda")
+PRECISIONS = ("highest", "high", "tf32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One operation on one problem in one dtype: all that a choice depends on, besides the device."""
+
+    problem: ConvProblem
+    operation: str
+    dtype: str
+    precision: str = "high"
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.problem, self.operation, self.dtype, self.precision))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @property
+    def accumulator(self) -> str:
+        """The real dtype that sums are kept in."""
+        return ACCUMULATORS[self.dtype]
+
+    @property
+    def is_complex(self) -> bool:
+        return self.dtype.startswith("complex")
+
+    @functools.cached_property
+    def flops(self) -> int:
+        """Real multiplications and additions."""
+        return self.problem.flops * (4 if self.is_complex else 1)
+
+    @functools.cached_property
+    def bytes(self) -> int:
+        """Bytes of the arrays read and written, each once."""
+        *read, written = self.problem.shapes(self.operation)
+        dtype = to_numpy(self.dtype)
+        return sum(map(math.prod, read)) * dtype.itemsize + math.prod(written) * result_dtype(dtype).itemsize
+
+
+class Row(NamedTuple):
+    """One algorithm beside one call."""
+
+    backend: str
+    algorithm: str
+    reason: str | None
+    """Why it cannot serve the call; None where it can."""
+    seconds: float | None
+    """Estimated time; None where it cannot serve the call."""
+
+
+def backend(name: str) -> ModuleType:
+    """Return the module of a backend."""
+    if name not in BACKENDS:
+        raise UnsupportedError(f"backend={name!r} is unknown; valid are 'auto', {', '.join(map(repr, BACKENDS))}")
+    return importlib.import_module(f"gpuconv.backends.{name}")
+
+
+def algorithm(backend_name: str, name: str) -> ModuleType:
+    """Return the module of an algorithm."""
+    known = backend(backend_name).ALGORITHMS
+    if name not in known:
+        raise UnsupportedError(
+            f"algorithm={name!r} is unknown to backend {backend_name!r}; valid are 'auto', {', '.join(map(repr, known))}"
+        )
+    return importlib.import_module(f"gpuconv.backends.{backend_name}.{name}")
+
+
+def rows(call: Call, backend_name: str) -> tuple[Row, ...]:
+    """Return a row for every algorithm of one backend, in the registry's order."""
+    module = backend(backend_name)
+    missing = module.unavailable()
+    found = []
+    for name in module.ALGORITHMS:
+        reason, seconds = missing, None
+        if reason is None:
+            candidate, device = algorithm(backend_name, name), module.device()
+            reason = candidate.supports(call, device)
+            seconds = candidate.cost(call, device) if reason is None else None
+        found.append(Row(backend_name, name, reason, seconds))
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=4096)
+def choose(call: Call, backend_name: str, algorithm_name: str = "auto") -> ModuleType:
+    """Return the module of the cheapest algorithm that serves the call, or of the one that is named.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If the backend cannot run here.
+    UnsupportedError
+        If no algorithm, or not the named one, can serve the call.
+    """
+    missing = backend(backend_name).unavailable()
+    if missing is not None:
+        raise BackendUnavailableError(f"backend={backend_name!r} is not available: {missing}")
+    if algorithm_name != "auto":
+        named = algorithm(backend_name, algorithm_name)
+        reason = named.supports(call, backend(backend_name).device())
+        if reason is not None:
+            raise UnsupportedError(f"algorithm={algorithm_name!r} of backend {backend_name!r} cannot serve this call: {reason}")
+        return named
+    candidates = [row for row in rows(call, backend_name) if row.seconds is not None]
+    if not candidates:
+        reasons = "; ".join(f"{row.algorithm}: {row.reason}" for row in rows(call, backend_name))
+        raise UnsupportedError(f"no algorithm of backend {backend_name!r} can serve this call: {reasons}")
+    return algorithm(backend_name, min(candidates, key=_seconds).algorithm)
+
+
+def _seconds(row: Row) -> float:
+    return math.inf if row.seconds is None else row.seconds
+
+
+class Explanation:
+    """What would run for a call, and why not the others; `str` gives a table.
+
+    Attributes
+    ----------
+    problem : ConvProblem
+    operation, dtype, precision : str
+    flops, bytes : int
+        Arithmetic of the definition, and the least traffic.
+    rows : tuple of Row
+        Every algorithm of every backend, with its estimate in seconds or its reason.
+    chosen : Row or None
+        The row that would run; None where the call would raise.
+    """
+
+    def __init__(self, call: Call, backend_name: str, algorithm_name: str = "auto") -> None:
+        self.problem, self.operation = call.problem, call.operation
+        self.dtype, self.precision = call.dtype, call.precision
+        self.flops, self.bytes = call.flops, call.bytes
+        self.rows = tuple(row for name in BACKENDS for row in rows(call, name))
+        able = [
+            row
+            for row in self.rows
+            if row.reason is None and row.backend == backend_name and algorithm_name in ("auto", row.algorithm)
+        ]
+        self.chosen = min(able, key=_seconds) if able else None
+
+    def __str__(self) -> str:
+        p = self.problem
+        *read, written = p.shapes(self.operation)
+        names = {"forward": "x w y", "weight_gradient": "x y w"}.get(self.operation, "y w x").split()
+        arrays = "  ".join(f"{n} {s}" for n, s in zip(names, (*read, written), strict=True))
+        lines = [
+            f"{self.operation} {p.rank}d, {self.dtype}, precision {self.precision!r}",
+            f"  {arrays}",
+            f"  kernel {p.kernel}  stride {p.stride}  dilation {p.dilation}  padding {p.padding} {p.padding_mode}"
+            f"  groups {p.groups}  {p.layout}",
+            f"  {self.flops / 1e9:.4g} GFLOP, {self.bytes / 1e6:.4g} MB, {self.flops / max(self.bytes, 1):.3g} FLOP a byte",
+            f"  {'':2}{'backend':8}{'algorithm':16}{'estimate':>12}  why not",
+        ]
+        for row in self.rows:
+            mark = "->" if row == self.chosen else ""
+            estimate = "-" if row.seconds is None else f"{row.seconds * 1e3:.3f} ms"
+            lines.append(f"  {mark:2}{row.backend:8}{row.algorithm:16}{estimate:>12}  {row.reason or ''}".rstrip())
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        chosen = "nothing" if self.chosen is None else f"{self.chosen.backend}/{self.chosen.algorithm}"
+        return f"<Explanation: {self.operation} {self.dtype} {self.problem.x_shape} runs {chosen}>"
+
+
+def explain(call: Call, backend_name: str, algorithm_name: str = "auto") -> Explanation:
+    """Return the explanation of a call on one backend."""
+    backend(backend_name)
+    if algorithm_name != "auto":
+        algorithm(backend_name, algorithm_name)
+    return Explanation(call, backend_name, algorithm_name)
