@@ -7,6 +7,7 @@ in float64 or complex128, integers in wrapping 64-bit arithmetic, and rounded on
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +54,10 @@ def weight_gradient(problem: ConvProblem, x: Array, y: Array) -> Array:
     """Return the gradient by w of <y, forward(x)>: dw[o, c, t] = sum over n and j of y[n, o, j] * conj(x at j, t)."""
     padded, dy = np.conj(_padded(problem, _wide(_grouped(problem, x)))), _wide(_grouped(problem, y))
     dw = np.zeros((problem.groups, dy.shape[2], padded.shape[2], *problem.kernel), dy.dtype)
+    places = math.prod(problem.output)
     for tap, window in _taps(problem):
-        flat = padded[window].reshape(*padded.shape[:3], -1)
-        dw[(..., *tap)] = np.einsum("ngoj,ngcj->goc", dy.reshape(*dy.shape[:3], -1), flat)
+        flat = padded[window].reshape(*padded.shape[:3], places)
+        dw[(..., *tap)] = np.einsum("ngoj,ngcj->goc", dy.reshape(*dy.shape[:3], places), flat)
     return dw.reshape(problem.w_shape).astype(result_dtype(x.dtype))
 
 
