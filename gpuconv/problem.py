@@ -160,9 +160,10 @@ class ConvProblem:
         dilations = _per_axis("dilation", dilation, rank, least=1)
         inner = _per_axis("input_dilation", input_dilation, rank, least=1)
         mode = canonical(padding_mode)
-        if mode != "zeros" and any(b > 1 for b in inner):
+        if any(b > 1 for b in inner) and (mode != "zeros" or padding_value != 0):
             raise UnsupportedError(
-                f"padding_mode={padding_mode!r} with input_dilation={inner}: only 'zeros' is defined there"
+                f"padding_mode={padding_mode!r} with padding_value={padding_value} and input_dilation={inner}: "
+                "only a border of zeros is defined there"
             )
         dilated = tuple((n - 1) * b + 1 for n, b in zip(spatial, inner, strict=True))
         extent = tuple(d * (k - 1) + 1 for k, d in zip(w_shape[2:], dilations, strict=True))

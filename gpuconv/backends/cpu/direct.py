@@ -169,7 +169,8 @@ def _contract(call: Call, x: Array, w: Array, y: Array) -> None:
     total = partials[0] if count == 1 else partials.sum(axis=0, dtype=dtype)
     outputs, channels = int(g.call["outputs"]), int(g.call["channels"])
     shape = (problem.groups, outputs, channels)
-    gradient = np.zeros((*shape, *problem.kernel), dtype) if len(g.phases) > 1 else None
+    whole = len(g.phases) == 1 and int(g.phases[0]["tap_count"]) == math.prod(problem.kernel)
+    gradient = None if whole else np.zeros((*shape, *problem.kernel), dtype)
     for phase, combination in zip(g.phases, problem.all_phases, strict=True):
         taps = [[t for t, _ in axis.taps] for axis in combination]
         size = math.prod(shape) * int(phase["tap_count"])
