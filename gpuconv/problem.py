@@ -261,6 +261,13 @@ class ConvProblem:
 
     # Derived quantities
 
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
     @property
     def rank(self) -> int:
         """Number of spatial axes."""

@@ -35,9 +35,10 @@ _LONGEST_ROW = 4096
 
 
 class Geometry(NamedTuple):
-    """A call's tables; `call` is copied and completed for each run."""
+    """A call's tables; `words`, the record as plain integers, is copied and completed for each run."""
 
-    call: Array
+    record: Array
+    words: Array
     phases: Array
     tasks: int
     scratch_bytes: int
@@ -249,7 +250,7 @@ def correlation_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     call["sums_stride"] = _odd_lines(sums + widest)
     scratch = int(call["sums_offset"]) + min(row_chunk, _round(rows, row_block)) * int(call["sums_stride"])
     each = flops / max(first, 1)
-    return Geometry(call, phases, first, _round(scratch, 64), max(1, int(_TASK_FLOPS / max(each, 1))), packed, tuple(keep))
+    return Geometry(call, call.reshape(1).view(np.int64), phases, first, _round(scratch, 64), max(1, int(_TASK_FLOPS / max(each, 1))), packed, tuple(keep))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -288,7 +289,7 @@ def contraction_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     tasks *= int(call["partial_count"])
     scratch = int(call["mask_offset"]) + mask_bytes + 64
     slice_tasks = max(1, int(_TASK_FLOPS / max(flops / max(tasks, 1), 1)))
-    return Geometry(call, phases, tasks, _round(scratch, 64), slice_tasks, elements, tuple(keep))
+    return Geometry(call, call.reshape(1).view(np.int64), phases, tasks, _round(scratch, 64), slice_tasks, elements, tuple(keep))
 
 
 def _round(n: int, multiple: int) -> int:

@@ -27,7 +27,7 @@ def _record(names: str) -> np.dtype[Any]:
 
 CALL = _record(
     # the arrays, the bytes between neighbours along each of their axes, and between real and imaginary parts
-    "x xn xc xz xy xx x_half y yn yc yz yy yx y_half w bias fill is_complex "
+    "x xn xc xz xy xx x_half y yn yc yz yy yx y_half w bias fill partials is_complex "
     # channels and outputs of one group, and how tasks divide them
     "channels outputs channel_chunk channel_chunks row_chunk row_chunks groups batch "
     # the border mode, and the range of inputs that negative padding leaves on each axis
@@ -36,9 +36,9 @@ CALL = _record(
     # offsets in the scratch memory, which begins with the packed input
     "sums_offset sums_stride y_offset mask_offset "
     # a weight gradient's partial sums, and the blocks that each of them takes
-    "partials partial_bytes partial_count blocks_in_partial"
+    "partial_bytes partial_count blocks_in_partial"
 )
-"""One call."""
+"""One call; what belongs to the caller's arrays comes first."""
 
 PHASE = _record(
     "first_task tasks blocks w_offset w_group_bytes taps tap_count pairs partial_offset "
@@ -55,7 +55,7 @@ PHASE = _record(
 """One phase of a call: an ordinary convolution on part of the taps (see `gpuconv.problem.AxisPhase`)."""
 
 PACKING = _record(
-    "w wg wo wc w_half is_complex conjugate packed channels outputs groups phases phase_count blocks tap_bytes"
+    "w wg wo wc w_half packed tap_bytes is_complex conjugate channels outputs groups phases phase_count blocks"
 )
 """The packing of weights; `tap_bytes` is the address of each phase's tap offsets in w."""
 

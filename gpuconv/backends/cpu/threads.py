@@ -202,6 +202,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+def _address(array: np.ndarray[Any, Any]) -> int:
+    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
 def _borrow(size: int) -> np.ndarray[Any, Any]:
     """Return scratch memory of at least `size` bytes: kept memory where there is some, since new pages are slow."""
     try:
@@ -211,7 +215,15 @@ def _borrow(size: int) -> np.ndarray[Any, Any]:
     return kept if kept.nbytes >= size else np.empty(size, np.uint8)
 
 
-def run(kernel: int, parameters: np.ndarray[Any, Any], tasks: int, scratch_bytes: int, slice_tasks: int) -> None:
+def run(
+    kernel: int,
+    parameters: np.ndarray[Any, Any],
+    tasks: int,
+    scratch_bytes: int,
+    slice_tasks: int,
+    *,
+    alone: bool = False,
+) -> None:
     """Run tasks 0 to `tasks` - 1 of a kernel and return when all are done.
 
     Parameters
@@ -225,17 +237,19 @@ def run(kernel: int, parameters: np.ndarray[Any, Any], tasks: int, scratch_bytes
         Scratch memory that a task needs; a multiple of 64, and the kernel finds it so aligned.
     slice_tasks : int
         Tasks after which the calling thread looks for signals: a second's worth at most.
+    alone : bool
+        Leave the workers asleep: for work that is done before one would be awake.
 
     Raises
     ------
     KeyboardInterrupt
         And whatever else a signal handler raises, once every worker has left the kernel.
     """
-    threads = min(tasks, count())
+    threads = 1 if alone else min(tasks, count())
     memory = _borrow(threads * scratch_bytes + 64)
-    scratch = -(-memory.ctypes.data // 64) * 64
-    job = np.array([0, tasks, 0, 1, kernel, parameters.ctypes.data, scratch, scratch_bytes], np.int64)
-    address = job.ctypes.data
+    scratch = -(-_address(memory) // 64) * 64
+    job = np.array([0, tasks, 0, 1, kernel, _address(parameters), scratch, scratch_bytes], np.int64)
+    address = _address(job)
     if threads == 1:
         while _work(address, 0, slice_tasks) == slice_tasks:
             pass
@@ -262,7 +276,7 @@ def _leave(pool: _Pool, job: np.ndarray[Any, Any]) -> None:
     spins = _SPINS
     while True:
         try:
-            if _finish(pool.mailboxes, pool.number, job.ctypes.data, spins):
+            if _finish(pool.mailboxes, pool.number, _address(job), spins):
                 break
             spins = 100
             time.sleep(50e-6)
