@@ -43,10 +43,10 @@ _HOMES = {
         "explain",
         "plan",
     ),
-    "config": ("backends", "show_config"),
+    "config": ("show_config",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_SUBMODULES = ("errors", "grad", "ndimage")
+_SUBMODULES = ("backends", "errors", "grad", "ndimage")
 
 __all__ = [
     "BackendUnavailableError",
