@@ -12,7 +12,9 @@ from gpuconv import dispatch
 
 __all__ = ["Backend", "Backends", "backends", "config_text", "show_config"]
 
-_PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "numba-cuda", "torch", "ml_dtypes", "pillow")
+_CUPY = ("cupy", "cupy-cuda12x", "cupy-cuda13x")  # distributions of the one package
+_PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "numba-cuda", *_CUPY, "torch", "ml_dtypes", "pillow")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 class Backend(NamedTuple):
@@ -79,12 +81,10 @@ def config_text() -> str:
     """
     from gpuconv import __version__
 
-    versions = {name: version for name in _PACKAGES if (version := _version(name)) is not None}
-    versions |= {name: version for name in _cupy_names() if (version := _version(name)) is not None}
     rows = {
         "gpuconv": __version__,
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
-        **versions,
+        **{name: version for name in _PACKAGES if (version := _version(name)) is not None},
         "platform": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "processor": _processor(),
         "cores": f"{_usable_cores()} of {os.cpu_count() or 1} usable",
@@ -130,17 +130,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cupy_names() -> list[str]:
-    """Return the distributions, of several names, that give the package cupy."""
-    return sorted(
-        {d.name for d in importlib.metadata.distributions() if d.name == "cupy" or d.name.startswith("cupy-cuda")}
-    )
-
-
 def _processor() -> str:
     """Return the processor's name, which `platform.processor` does not know on Linux."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
