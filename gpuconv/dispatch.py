@@ -93,14 +93,18 @@ def backend(name: str) -> ModuleType:
     return importlib.import_module(f"gpuconv.backends.{name}")
 
 
-def algorithm(backend_name: str, name: str) -> ModuleType:
-    """Return the module of an algorithm."""
+def _check_algorithm(backend_name: str, name: str) -> None:
     known = backend(backend_name).ALGORITHMS
     if name not in known:
         raise UnsupportedError(
             f"algorithm={name!r} is unknown to backend {backend_name!r}; "
             f"valid are 'auto', {', '.join(map(repr, known))}"
         )
+
+
+def algorithm(backend_name: str, name: str) -> ModuleType:
+    """Return the module of an algorithm."""
+    _check_algorithm(backend_name, name)
     return importlib.import_module(f"gpuconv.backends.{backend_name}.{name}")
 
 
@@ -208,5 +212,5 @@ def explain(call: Call, backend_name: str, algorithm_name: str = "auto") -> Expl
     """Return the explanation of a call on one backend."""
     backend(backend_name)
     if algorithm_name != "auto":
-        algorithm(backend_name, algorithm_name)
+        _check_algorithm(backend_name, algorithm_name)
     return Explanation(call, backend_name, algorithm_name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import platform
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,17 @@ def test_an_unavailable_backend_gives_its_reason(monkeypatch: pytest.MonkeyPatch
     assert (backend.available, backend.reason, backend.device) == (False, "no driver; install one", None)
     assert str(gpuconv.backends()).splitlines()[1] == "cuda   not available: no driver; install one"
     assert "backend cuda           not available: no driver; install one" in config.config_text().splitlines()
+
+
+def test_explaining_an_unavailable_backend_loads_none_of_its_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch.backend("cuda"), "unavailable", lambda: "no driver; install one")
+    for name in [name for name in sys.modules if name.startswith("gpuconv.backends.cuda.")]:
+        monkeypatch.delitem(sys.modules, name)
+    x, w = np.ones((1, 1, 4)), np.ones((1, 1, 2))
+    explanation = gpuconv.explain(gpuconv.conv1d, x, w, backend="cuda", algorithm="direct")
+    assert explanation.chosen is None
+    assert {row.reason for row in explanation.rows if row.backend == "cuda"} == {"no driver; install one"}
+    assert not [name for name in sys.modules if name.startswith("gpuconv.backends.cuda.")]
 
 
 def test_show_config_prints_the_text(capsys: pytest.CaptureFixture[str]) -> None:
