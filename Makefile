@@ -9,6 +9,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 
 .PHONY: help demo test lint check bench clean
 .DEFAULT_GOAL := help
+.NOTPARALLEL:  # two installations into one environment would race
 
 help:
 	@echo "make demo    filter a photograph with the library; writes a contact sheet and prints a table of times"
