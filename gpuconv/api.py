@@ -10,7 +10,7 @@ from typing import Any
 
 from gpuconv import arrays, dispatch
 from gpuconv.dispatch import Call, Explanation
-from gpuconv.dtypes import check_pair, result_dtype, to_numpy
+from gpuconv.dtypes import check_pair, result_dtype
 from gpuconv.errors import ShapeError, UnsupportedError
 from gpuconv.problem import ConvProblem
 
@@ -148,7 +148,9 @@ _AXES = {1: ("W", "k"), 2: ("H, W", "kh, kw"), 3: ("D, H, W", "kd, kh, kw")}
 _MEANING: dict[Callable[..., Any], tuple[str, int]] = {}
 
 
-def public(operation: str, rank: int, template: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def public(
+    operation: str, rank: int, template: str, example: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a public function's operation and rank, and fill its docstring from its family's template."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -460,7 +462,8 @@ def _bound(function: Callable[..., Any], *args: Any, **arguments: Any) -> tuple[
 def _geometry(a: dict[str, Any]) -> tuple[Any, ...]:
     """Return the geometry that `run` takes from a public function's bound arguments."""
     return (
-        a["stride"], a["padding"], a.get("output_padding", 0), a["dilation"], a["groups"], a["padding_mode"], a["layout"],
+        a["stride"], a["padding"], a.get("output_padding", 0), a["dilation"], a["groups"],
+        a["padding_mode"], a["layout"],
     )  # fmt: skip
 
 
@@ -514,7 +517,9 @@ class Plan:
         What it runs.
     """
 
-    def __init__(self, function: Callable[..., Any], x_shape: tuple[int, ...], w: Any, arguments: dict[str, Any]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], x_shape: tuple[int, ...], w: Any, arguments: dict[str, Any]
+    ) -> None:
         operation, rank, a = _bound(function, None, w, **arguments)
         if operation not in ("forward", "transposed"):
             raise UnsupportedError(f"plan takes conv1d ... conv_transpose3d, not {function.__name__}")
