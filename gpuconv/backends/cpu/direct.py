@@ -171,18 +171,14 @@ def _contract(call: Call, x: Array, w: Array, y: Array) -> None:
 def _gathered(problem: ConvProblem, g: Any, sums: Array) -> Array:
     """Return the phases' sums as one array (groups, outputs, channels, kernel...)."""
     shape = (problem.groups, int(g.record["outputs"]), int(g.record["channels"]))
-    whole: Array | None = None
+    if len(g.phases) == 1 and int(g.phases[0]["tap_count"]) == math.prod(problem.kernel):
+        return sums.reshape(*shape, *problem.kernel)
+    whole = np.zeros((*shape, *problem.kernel), sums.dtype)
     for phase, combination in zip(g.phases, problem.all_phases, strict=True):
         taps = [[t for t, _ in axis.taps] for axis in combination]
         size = math.prod(shape) * int(phase["tap_count"])
         start = int(phase["partial_offset"]) // sums.itemsize
-        part = sums[start : start + size].reshape(*shape, *map(len, taps))
-        if part.shape[3:] == problem.kernel and len(g.phases) == 1:
-            return part
-        if whole is None:
-            whole = np.zeros((*shape, *problem.kernel), sums.dtype)
-        whole[(slice(None),) * 3 + np.ix_(*taps)] += part
-    assert whole is not None
+        whole[(slice(None),) * 3 + np.ix_(*taps)] += sums[start : start + size].reshape(*shape, *map(len, taps))
     return whole
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import simd, threads
 from gpuconv.backends.cpu.direct_kernels import CALL, PHASE
+from gpuconv.backends.cpu.tiles import row_blocks
 from gpuconv.boundary import MODES
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class _Axis(NamedTuple):
 
     start: int
     step: int
-    count: int
+    outputs: int
     advance: int
     offset: int
     """The least input offset of a tap."""
@@ -98,7 +99,7 @@ def _pitches(axes: list[_Axis], blocks: list[int]) -> list[int]:
 
 
 def _plane_elements(axes: list[_Axis], blocks: list[int], lanes: int) -> int:
-    """Return the elements from one packed channel to the next: never a multiple of a page, whose lines would collide."""
+    """Return the elements from one packed channel to the next: an odd number of vectors, or cache lines would collide."""
     elements = math.prod(_pitches(axes, blocks)) * math.prod(len(axis.residues) for axis in axes)
     vectors = -(-elements // lanes)
     return (vectors + 1 - vectors % 2) * lanes
@@ -109,18 +110,20 @@ def _flat(axes: list[_Axis], blocks: list[int], lanes: int) -> int:
     return -(-((blocks[1] - 1) * (blocks[2] + axes[2].reach) + blocks[2]) // lanes) * lanes
 
 
-def _blocks(axes: list[_Axis], channels: int, rows: int, images: int, size: int, lanes: int, wanted: int, work: float) -> list[int]:
+def _blocks(
+    axes: list[_Axis], channels: int, rows: int, images: int, size: int, lanes: int, wanted: int, work: float
+) -> list[int]:
     """Choose the block of outputs that a task takes.
 
     The whole output is halved, its longest splittable axis first, until the packed input and the sums fit their
     bounds and there are enough tasks; an axis is not split so far that its halo outweighs it.
     """
-    blocks = [axis.count for axis in axes]
+    blocks = [axis.outputs for axis in axes]
     least = [max(2 * axes[0].reach, 1), max(2 * axes[1].reach, 4), max(2 * axes[2].reach, 8 * lanes)]
 
     def halve(axis: int) -> None:
-        parts = -(-axes[axis].count // blocks[axis]) + 1
-        blocks[axis] = min(-(-axes[axis].count // parts), blocks[axis] - 1)
+        parts = -(-axes[axis].outputs // blocks[axis]) + 1
+        blocks[axis] = min(-(-axes[axis].outputs // parts), blocks[axis] - 1)
 
     def splittable(floor: list[int]) -> list[int]:
         return [axis for axis in (0, 1, 2) if blocks[axis] > floor[axis]]
@@ -129,7 +132,7 @@ def _blocks(axes: list[_Axis], channels: int, rows: int, images: int, size: int,
         halve(2)
 
     def number() -> int:
-        return images * math.prod(-(-axis.count // b) for axis, b in zip(axes, blocks, strict=True))
+        return images * math.prod(-(-axis.outputs // b) for axis, b in zip(axes, blocks, strict=True))
 
     while True:
         packed = channels * _plane_elements(axes, blocks, lanes) * size
@@ -152,8 +155,8 @@ def _fill_phase(
         residues = np.array(axis.residues, np.int64)
         keep.append(residues)
         for field, value in (
-            ("start", axis.start), ("step", axis.step), ("count", axis.count), ("advance", axis.advance),
-            ("offset", axis.offset), ("block", block), ("blocks", -(-axis.count // block)), ("pitch", pitch),
+            ("start", axis.start), ("step", axis.step), ("count", axis.outputs), ("advance", axis.advance),
+            ("offset", axis.offset), ("block", block), ("blocks", -(-axis.outputs // block)), ("pitch", pitch),
             ("residues", residues.ctypes.data), ("residue_count", len(residues)),
         ):  # fmt: skip
             record[f"{field}_{name}"] = value
@@ -189,15 +192,17 @@ def _common(problem: ConvProblem, factor: int) -> tuple[Array, Array, list[list[
     for name in "zyx"[: 3 - problem.rank]:
         call[f"high_{name}"] = 1
     call["phases"], call["phase_count"] = phases.ctypes.data, len(phases)
-    axes = [[_POINT] * (3 - problem.rank) + [_axis(phase) for phase in combination] for combination in problem.all_phases]
+    axes = [
+        [_POINT] * (3 - problem.rank) + [_axis(phase) for phase in combination] for combination in problem.all_phases
+    ]
     return call, phases, axes
 
 
 def _rows(outputs: int) -> int:
     """Return the rows of packed weights for a number of outputs: the last block is padded to a size that exists."""
-    largest = simd.row_blocks()[0]
+    largest = row_blocks()[0]
     left = outputs % largest
-    return outputs - left + (min(rows for rows in simd.row_blocks() if rows >= left) if left else 0)
+    return outputs - left + (min(rows for rows in row_blocks() if rows >= left) if left else 0)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -208,15 +213,16 @@ def correlation_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     call, phases, all_axes = _common(problem, 2 if is_complex else 1)
     keep: list[Array] = [phases]
     channels, outputs, groups = int(call["channels"]), int(call["outputs"]), problem.groups
-    rows, row_block = _rows(outputs), simd.row_blocks()[0]
+    rows, row_block = _rows(outputs), row_blocks()[0]
     images = problem.batch * groups
     flops = problem.flops * (4 if is_complex else 1)
     wanted = _tasks_wanted(flops)
-    # Channels that fit with a few rows of outputs: more rows would leave no room for all channels anyway.
-    few = min(channels, max(1, _INPUT_BYTES // (4 * min(
-        _plane_elements(axes, [1, min(axes[1].count, 4), min(axes[2].count, _LONGEST_ROW)], lanes) for axes in all_axes
-    ) * size)))  # fmt: skip
-    chunk = channels if few * 4 >= channels else few * 4
+    # The channels that fit with a few rows of outputs; where not all do, the sums wait between chunks of channels.
+    few_rows = [[1, min(axes[1].outputs, 4), min(axes[2].outputs, _LONGEST_ROW)] for axes in all_axes]
+    least_plane = (
+        min(_plane_elements(axes, block, lanes) for axes, block in zip(all_axes, few_rows, strict=True)) * size
+    )
+    chunk = min(channels, max(4, _INPUT_BYTES // least_plane))
     first = packed = sums = planes = 0
     chosen = []
     for axes in all_axes:
@@ -224,7 +230,7 @@ def correlation_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
         work = 2.0 * channels * taps * min(rows, 16 * row_block)
         chosen.append(_blocks(axes, chunk, min(rows, 4 * row_block), images, size, lanes, wanted, work))
     blocks_in_all = sum(
-        math.prod(-(-axis.count // b) for axis, b in zip(axes, blocks, strict=True))
+        math.prod(-(-axis.outputs // b) for axis, b in zip(axes, blocks, strict=True))
         for axes, blocks in zip(all_axes, chosen, strict=True)
     )
     row_chunks = min(max(1, -(-wanted // max(1, images * blocks_in_all))), max(1, rows // (2 * row_block)))
@@ -250,7 +256,16 @@ def correlation_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     call["sums_stride"] = _odd_lines(sums + widest)
     scratch = int(call["sums_offset"]) + min(row_chunk, _round(rows, row_block)) * int(call["sums_stride"])
     each = flops / max(first, 1)
-    return Geometry(call, call.reshape(1).view(np.int64), phases, first, _round(scratch, 64), max(1, int(_TASK_FLOPS / max(each, 1))), packed, tuple(keep))
+    return Geometry(
+        call,
+        call.reshape(1).view(np.int64),
+        phases,
+        first,
+        _round(scratch, 64),
+        max(1, int(_TASK_FLOPS / max(each, 1))),
+        packed,
+        tuple(keep),
+    )
 
 
 @functools.lru_cache(maxsize=1024)
@@ -289,7 +304,9 @@ def contraction_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     tasks *= int(call["partial_count"])
     scratch = int(call["mask_offset"]) + mask_bytes + 64
     slice_tasks = max(1, int(_TASK_FLOPS / max(flops / max(tasks, 1), 1)))
-    return Geometry(call, call.reshape(1).view(np.int64), phases, tasks, _round(scratch, 64), slice_tasks, elements, tuple(keep))
+    return Geometry(
+        call, call.reshape(1).view(np.int64), phases, tasks, _round(scratch, 64), slice_tasks, elements, tuple(keep)
+    )
 
 
 def _round(n: int, multiple: int) -> int:

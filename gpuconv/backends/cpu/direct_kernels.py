@@ -15,7 +15,8 @@ from numba import carray, cfunc, from_dtype, njit, types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.simd import accumulate, contract, copy_run, fill_run, load, read, store, write_run, zero
+from gpuconv.backends.cpu.simd import copy_run, fill_run, load, read, store, write_run, zero
+from gpuconv.backends.cpu.tiles import accumulate, contract, row_blocks
 from gpuconv.boundary import source_index
 
 __all__ = ["CALL", "PACKING", "PHASE", "ROWS", "contraction", "correlation", "weight_packing"]
@@ -62,9 +63,8 @@ PACKING = _record(
 _CALL_POINTER = types.CPointer(from_dtype(CALL))
 _PACKING_POINTER = types.CPointer(from_dtype(PACKING))
 _KERNEL = types.void(_CALL_POINTER, types.int64, types.int64)
-ROWS = simd.row_blocks()[0]
-_LAST_ROWS = tuple(reversed(simd.row_blocks()))
-_SIZES = {0: 4, 1: 8, 2: 4, 3: 8}
+ROWS = row_blocks()[0]
+_LAST_ROWS = tuple(reversed(row_blocks()))
 
 
 @intrinsic
@@ -96,12 +96,20 @@ def _block_rows(block: int, outputs: int) -> int:
 
 
 @njit
-def _row_count(outputs: int) -> int:
+def _row_count(outputs):  # type: ignore[no-untyped-def]
     """Return the rows of all blocks."""
     blocks = _ceil_div(outputs, ROWS)
     if blocks == 0:
         return 0
     return (blocks - 1) * ROWS + _block_rows(blocks - 1, outputs)
+
+
+@njit
+def _channel(start: int, index: int, stride: int, half: int, is_complex: int) -> int:
+    """Return the address of a real channel: of a complex one's real or imaginary part."""
+    if is_complex:
+        return start + (index >> 1) * stride + (index & 1) * half
+    return start + index * stride
 
 
 @njit(error_model="numpy")
@@ -127,12 +135,8 @@ def _pack_input(p, f, x, first_channel, channels, qz, qy, qx, nz, ny, nx, to, so
                 part += 1
                 for channel in range(channels):
                     index = first_channel + channel
-                    if p.is_complex:
-                        plane = x + (index >> 1) * p.xc + (index & 1) * p.x_half
-                        fill = load(p.fill + (index & 1) * size, accumulator, accumulator)
-                    else:
-                        plane = x + index * p.xc
-                        fill = load(p.fill, accumulator, accumulator)
+                    plane = _channel(x, index, p.xc, p.x_half, p.is_complex)
+                    fill = load(_channel(p.fill, index * p.is_complex, 0, size, 1), accumulator, accumulator)
                     for k in range(lz):
                         iz = _source_index(p.mode, z0 + f.advance_z * k, size_z)
                         for j in range(ly):
@@ -163,7 +167,7 @@ def correlation(source: int, accumulator: int, target: int) -> int:
     A task is one image, group, block of outputs and chunk of output channels. Its inputs are packed a chunk of
     channels at a time, the sums staying in scratch memory between chunks.
     """
-    return int(_correlation(source, accumulator, target, _SIZES[accumulator], simd.source_version()).address)
+    return int(_correlation(source, accumulator, target, simd.BYTES[accumulator], simd.source_version()).address)
 
 
 def _correlation(source: int, accumulator: int, target: int, size: int, version: int) -> Any:
@@ -183,7 +187,8 @@ def _correlation(source: int, accumulator: int, target: int, size: int, version:
         qy, local = local % f.blocks_y * f.block_y, local // f.blocks_y
         qz, local = local % f.blocks_z * f.block_z, local // f.blocks_z
         group, image = local % p.groups, local // p.groups
-        nx, ny, nz = min(f.block_x, f.count_x - qx), min(f.block_y, f.count_y - qy), min(f.block_z, f.count_z - qz)
+        nx, ny = min(f.block_x, f.count_x - qx), min(f.block_y, f.count_y - qy)
+        nz = min(f.block_z, f.count_z - qz)
         flat = (ny - 1) * f.pitch_x + nx
         first_row = chunk * p.row_chunk
         last_row = min(first_row + p.row_chunk, _row_count(p.outputs))
@@ -205,13 +210,21 @@ def _correlation(source: int, accumulator: int, target: int, size: int, version:
                     start = scratch + k * f.pitch_y * f.pitch_x * size
                     fresh = channel == 0
                     if rows == 8:
-                        accumulate(to, stride, start, flat, f.plane, channels, taps, tap_count, at, fresh, 8, accumulator)
+                        accumulate(
+                            to, stride, start, flat, f.plane, channels, taps, tap_count, at, fresh, 8, accumulator
+                        )
                     elif rows == 4:
-                        accumulate(to, stride, start, flat, f.plane, channels, taps, tap_count, at, fresh, 4, accumulator)
+                        accumulate(
+                            to, stride, start, flat, f.plane, channels, taps, tap_count, at, fresh, 4, accumulator
+                        )
                     elif rows == 2:
-                        accumulate(to, stride, start, flat, f.plane, channels, taps, tap_count, at, fresh, 2, accumulator)
+                        accumulate(
+                            to, stride, start, flat, f.plane, channels, taps, tap_count, at, fresh, 2, accumulator
+                        )
                     else:
-                        accumulate(to, stride, start, flat, f.plane, channels, taps, tap_count, at, fresh, 1, accumulator)
+                        accumulate(
+                            to, stride, start, flat, f.plane, channels, taps, tap_count, at, fresh, 1, accumulator
+                        )
                 row += rows
             channel += channels
             if channel >= p.channels:
@@ -223,10 +236,7 @@ def _correlation(source: int, accumulator: int, target: int, size: int, version:
         )  # fmt: skip
         for row in range(first_row, min(last_row, p.outputs)):
             index = group * p.outputs + row
-            if p.is_complex:
-                plane = corner + (index >> 1) * p.yc + (index & 1) * p.y_half
-            else:
-                plane = corner + index * p.yc
+            plane = _channel(corner, index, p.yc, p.y_half, p.is_complex)
             bias = zero(accumulator)
             if p.bias != 0:
                 bias = load(p.bias + index * size, accumulator, accumulator)
@@ -247,7 +257,7 @@ def weight_packing(source: int, accumulator: int) -> int:
 
     A task is one phase, group and row block.
     """
-    return int(_weight_packing(source, accumulator, _SIZES[accumulator], simd.source_version()).address)
+    return int(_weight_packing(source, accumulator, simd.BYTES[accumulator], simd.source_version()).address)
 
 
 def _weight_packing(source: int, accumulator: int, size: int, version: int) -> Any:
@@ -294,7 +304,7 @@ def contraction(source: int, accumulator: int) -> int:
     A task is one partial sum, group, chunk of output channels and chunk of input channels; it runs through the
     images and blocks of its partial sum in order. The partial sums depend on the shapes alone.
     """
-    return int(_contraction(source, accumulator, _SIZES[accumulator], simd.source_version()).address)
+    return int(_contraction(source, accumulator, simd.BYTES[accumulator], simd.source_version()).address)
 
 
 def _contraction(source: int, accumulator: int, size: int, version: int) -> Any:
@@ -323,7 +333,11 @@ def _contraction(source: int, accumulator: int, size: int, version: int) -> Any:
                 image, block = number_of_block // f.blocks, number_of_block % f.blocks
                 qx, block = block % f.blocks_x * f.block_x, block // f.blocks_x
                 qy, qz = block % f.blocks_y * f.block_y, block // f.blocks_y * f.block_z
-                nx, ny, nz = min(f.block_x, f.count_x - qx), min(f.block_y, f.count_y - qy), min(f.block_z, f.count_z - qz)
+                nx, ny, nz = (
+                    min(f.block_x, f.count_x - qx),
+                    min(f.block_y, f.count_y - qy),
+                    min(f.block_z, f.count_z - qz),
+                )
                 _pack_input(
                     p, f, p.x + image * p.xn, group * p.channels + channel, channels, qz, qy, qx, nz, ny, nx, scratch,
                     source, accumulator, size,
@@ -336,18 +350,18 @@ def _contraction(source: int, accumulator: int, size: int, version: int) -> Any:
                 for j in range(ny):
                     for i in range(nx):
                         store(mask + j * f.pitch_x + i, 1, 2, 6)
-                corner = p.y + image * p.yn + (f.start_x + f.step_x * qx) * p.yx
+                corner = (
+                    p.y + image * p.yn + (f.start_z + f.step_z * qz) * p.yz + (f.start_y + f.step_y * qy) * p.yy
+                    + (f.start_x + f.step_x * qx) * p.yx
+                )  # fmt: skip
                 for row in range(rows_here):
                     index = group * p.outputs + first_row + row
-                    if p.is_complex:
-                        start = corner + (index >> 1) * p.yc + (index & 1) * p.y_half
-                    else:
-                        start = corner + index * p.yc
+                    start = _channel(corner, index, p.yc, p.y_half, p.is_complex)
                     for k in range(nz):
                         for j in range(ny):
                             copy_run(
                                 y_scratch + (row * nz + k) * plane + j * f.pitch_x * size,
-                                start + (f.start_z + f.step_z * (qz + k)) * p.yz + (f.start_y + f.step_y * (qy + j)) * p.yy,
+                                start + k * f.step_z * p.yz + j * f.step_y * p.yy,
                                 nx, f.step_x * p.yx, source, accumulator,
                             )  # fmt: skip
                 number_of_pairs = channels * f.tap_count
@@ -359,13 +373,49 @@ def _contraction(source: int, accumulator: int, size: int, version: int) -> Any:
                         to, at = sums + row * sums_stride, y_plane + row * stride
                         left = rows_here - row
                         if left >= 4:
-                            contract(to, sums_stride, at, stride, x_plane, f.pairs, number_of_pairs, mask, f.flat, 4, accumulator)
+                            contract(
+                                to,
+                                sums_stride,
+                                at,
+                                stride,
+                                x_plane,
+                                f.pairs,
+                                number_of_pairs,
+                                mask,
+                                f.flat,
+                                4,
+                                accumulator,
+                            )
                             row += 4
                         elif left >= 2:
-                            contract(to, sums_stride, at, stride, x_plane, f.pairs, number_of_pairs, mask, f.flat, 2, accumulator)
+                            contract(
+                                to,
+                                sums_stride,
+                                at,
+                                stride,
+                                x_plane,
+                                f.pairs,
+                                number_of_pairs,
+                                mask,
+                                f.flat,
+                                2,
+                                accumulator,
+                            )
                             row += 2
                         else:
-                            contract(to, sums_stride, at, stride, x_plane, f.pairs, number_of_pairs, mask, f.flat, 1, accumulator)
+                            contract(
+                                to,
+                                sums_stride,
+                                at,
+                                stride,
+                                x_plane,
+                                f.pairs,
+                                number_of_pairs,
+                                mask,
+                                f.flat,
+                                1,
+                                accumulator,
+                            )
                             row += 1
 
     return contract_all

@@ -19,18 +19,23 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 __all__ = [
+    "BYTES",
     "CODES",
-    "accumulate",
-    "contract",
+    "broadcast",
+    "constant",
     "copy_run",
     "cpu_name",
+    "element_type",
     "fill_run",
+    "lanes_of",
     "load",
+    "load_vector",
+    "multiply_add",
     "read",
     "registers",
-    "row_blocks",
     "source_version",
     "store",
+    "store_vector",
     "vector_bits",
     "write_run",
     "zero",
@@ -52,7 +57,7 @@ CODES = {
 }
 """Element types by code. The first four are also the types that sums are kept in."""
 
-_BYTES = {0: 4, 1: 8, 2: 4, 3: 8, 4: 2, 5: 2, 6: 1, 7: 1, 8: 2, 9: 2, 10: 4, 11: 8}
+BYTES = {0: 4, 1: 8, 2: 4, 3: 8, 4: 2, 5: 2, 6: 1, 7: 1, 8: 2, 9: 2, 10: 4, 11: 8}
 _UNSIGNED = {7, 9, 10, 11}
 _I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
 
@@ -119,12 +124,14 @@ def source_version() -> int:
 # Types and conversions
 
 
-def _lanes(code: int) -> int:
-    return vector_bits() // 8 // _BYTES[code]
+def lanes_of(code: int) -> int:
+    """Return how many numbers of a type a vector holds."""
+    return vector_bits() // 8 // BYTES[code]
 
 
-def _element(code: int) -> Any:
-    return {0: ir.FloatType(), 1: ir.DoubleType()}.get(code) or ir.IntType(8 * _BYTES[code])
+def element_type(code: int) -> Any:
+    """Return the LLVM type of a code."""
+    return {0: ir.FloatType(), 1: ir.DoubleType()}.get(code) or ir.IntType(8 * BYTES[code])
 
 
 def _shaped(element: Any, n: int) -> Any:
@@ -142,13 +149,14 @@ def _pointer(builder: Any, address: Any, type_: Any) -> Any:
     return builder.inttoptr(address, type_.as_pointer())
 
 
-def _load(builder: Any, address: Any, code: int, n: int) -> Any:
+def load_vector(builder: Any, address: Any, code: int, n: int) -> Any:
     """Load n elements that lie anywhere."""
-    return builder.load(_pointer(builder, address, _shaped(_element(code), n)), align=_BYTES[code])
+    return builder.load(_pointer(builder, address, _shaped(element_type(code), n)), align=BYTES[code])
 
 
-def _store(builder: Any, value: Any, address: Any, code: int) -> None:
-    builder.store(value, _pointer(builder, address, value.type), align=_BYTES[code])
+def store_vector(builder: Any, value: Any, address: Any, code: int) -> None:
+    """Store elements that may lie anywhere."""
+    builder.store(value, _pointer(builder, address, value.type), align=BYTES[code])
 
 
 def _widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> Any:
@@ -167,21 +175,21 @@ def _widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> A
         special = builder.icmp_unsigned(">=", magnitude, _splat(i32, 0x7C00 << 13))
         chosen = builder.select(special, builder.or_(magnitude, _splat(i32, 0x7F800000)), finite)
         return builder.bitcast(builder.or_(chosen, sign), f32)
-    target = _shaped(_element(accumulator), n)
-    if _BYTES[source] == _BYTES[accumulator]:
+    target = _shaped(element_type(accumulator), n)
+    if BYTES[source] == BYTES[accumulator]:
         return value
-    if _BYTES[source] > _BYTES[accumulator]:
+    if BYTES[source] > BYTES[accumulator]:
         return builder.trunc(value, target)
     return builder.zext(value, target) if source in _UNSIGNED else builder.sext(value, target)
 
 
 def _narrow(builder: Any, value: Any, accumulator: int, target: int, n: int) -> Any:
     """Convert a sum into the type of the result: rounding to nearest even, wrapping around."""
-    if target == accumulator or (target not in (4, 5) and _BYTES[target] == _BYTES[accumulator]):
+    if target == accumulator or (target not in (4, 5) and BYTES[target] == BYTES[accumulator]):
         return value
     if target not in (4, 5):
-        type_ = _shaped(_element(target), n)
-        if _BYTES[target] < _BYTES[accumulator]:
+        type_ = _shaped(element_type(target), n)
+        if BYTES[target] < BYTES[accumulator]:
             return builder.trunc(value, type_)
         return builder.sext(value, type_)
     i16, i32, f32 = _shaped(_I16, n), _shaped(_I32, n), _shaped(ir.FloatType(), n)
@@ -209,7 +217,7 @@ def _narrow(builder: Any, value: Any, accumulator: int, target: int, n: int) -> 
     return builder.trunc(builder.or_(chosen, sign), i16)
 
 
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any, code: int) -> Any:
+def multiply_add(builder: Any, a: Any, b: Any, c: Any, code: int) -> Any:
     """Return a * b + c, fused where the host can."""
     if code in (2, 3):
         return builder.add(builder.mul(a, b), c)
@@ -222,7 +230,8 @@ def _multiply_add(builder: Any, a: Any, b: Any, c: Any, code: int) -> Any:
     return builder.call(function, [a, b, c])
 
 
-def _broadcast(builder: Any, value: Any, n: int) -> Any:
+def broadcast(builder: Any, value: Any, n: int) -> Any:
+    """Return n copies of a scalar as a vector; the scalar itself for 1."""
     if n == 1:
         return value
     type_ = ir.VectorType(value.type, n)
@@ -235,7 +244,8 @@ def _number(code: int) -> Any:
     return (types.float32, types.float64, types.int32, types.int64)[code]
 
 
-def _constant(value: int) -> Any:
+def constant(value: int) -> Any:
+    """Return an int64 constant."""
     return ir.Constant(_I64, value)
 
 
@@ -247,7 +257,7 @@ def read(typingctx: Any, address: Any) -> Any:
     """Return the int64 at an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _load(builder, args[0], 3, 1)
+        return load_vector(builder, args[0], 3, 1)
 
     return types.int64(types.int64), codegen
 
@@ -258,7 +268,7 @@ def load(typingctx: Any, address: Any, source: Any, accumulator: Any) -> Any:
     s, a = source.literal_value, accumulator.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _widen(builder, _load(builder, args[0], s, 1), s, a, 1)
+        return _widen(builder, load_vector(builder, args[0], s, 1), s, a, 1)
 
     return _number(a)(types.int64, source, accumulator), codegen
 
@@ -269,7 +279,7 @@ def store(typingctx: Any, address: Any, value: Any, accumulator: Any, target: An
     a, t = accumulator.literal_value, target.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _store(builder, _narrow(builder, args[1], a, t, 1), args[0], t)
+        store_vector(builder, _narrow(builder, args[1], a, t, 1), args[0], t)
         return context.get_dummy_value()
 
     return types.void(types.int64, _number(a), accumulator, target), codegen
@@ -281,7 +291,7 @@ def zero(typingctx: Any, accumulator: Any) -> Any:
     a = accumulator.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return ir.Constant(_element(a), 0)
+        return ir.Constant(element_type(a), 0)
 
     return _number(a)(accumulator), codegen
 
@@ -293,7 +303,7 @@ def zero(typingctx: Any, accumulator: Any) -> Any:
 def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, source: Any, accumulator: Any) -> Any:
     """Copy `count` elements, `step` bytes apart, to consecutive places of the accumulator's type."""
     s, a = source.literal_value, accumulator.literal_value
-    size, n = _BYTES[a], _lanes(a)
+    size, n = BYTES[a], lanes_of(a)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, address, count, step = args[:4]
@@ -301,20 +311,24 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
         def elements(first: Any, number: Any) -> None:
             with cgutils.for_range(builder, number) as loop:
                 i = builder.add(first, loop.index)
-                value = _load(builder, builder.add(address, builder.mul(i, step)), s, 1)
-                _store(builder, _widen(builder, value, s, a, 1), builder.add(to, builder.mul(i, _constant(size))), a)
+                value = load_vector(builder, builder.add(address, builder.mul(i, step)), s, 1)
+                store_vector(
+                    builder, _widen(builder, value, s, a, 1), builder.add(to, builder.mul(i, constant(size))), a
+                )
 
-        with builder.if_else(builder.icmp_signed("==", step, _constant(_BYTES[s]))) as (dense, strided):
+        with builder.if_else(builder.icmp_signed("==", step, constant(BYTES[s]))) as (dense, strided):
             with dense:
-                full = builder.sdiv(count, _constant(n))
+                full = builder.sdiv(count, constant(n))
                 with cgutils.for_range(builder, full) as loop:
-                    i = builder.mul(loop.index, _constant(n))
-                    value = _load(builder, builder.add(address, builder.mul(i, _constant(_BYTES[s]))), s, n)
-                    _store(builder, _widen(builder, value, s, a, n), builder.add(to, builder.mul(i, _constant(size))), a)
-                done = builder.mul(full, _constant(n))
+                    i = builder.mul(loop.index, constant(n))
+                    value = load_vector(builder, builder.add(address, builder.mul(i, constant(BYTES[s]))), s, n)
+                    store_vector(
+                        builder, _widen(builder, value, s, a, n), builder.add(to, builder.mul(i, constant(size))), a
+                    )
+                done = builder.mul(full, constant(n))
                 elements(done, builder.sub(count, done))
             with strided:
-                elements(_constant(0), count)
+                elements(constant(0), count)
         return context.get_dummy_value()
 
     i64 = types.int64
@@ -329,7 +343,7 @@ def fill_run(typingctx: Any, to: Any, count: Any, value: Any, accumulator: Any) 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, count, value = args[:3]
         with cgutils.for_range(builder, count) as loop:
-            _store(builder, value, builder.add(to, builder.mul(loop.index, _constant(_BYTES[a]))), a)
+            store_vector(builder, value, builder.add(to, builder.mul(loop.index, constant(BYTES[a]))), a)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, _number(a), accumulator), codegen
@@ -341,216 +355,31 @@ def write_run(
 ) -> Any:
     """Write `count` consecutive sums, plus the bias, to places `step` bytes apart of type `target`."""
     a, t = accumulator.literal_value, target.literal_value
-    n = _lanes(a)
+    n = lanes_of(a)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, step, address, count, bias = args[:5]
         plus = builder.fadd if a < 2 else builder.add
 
         def write(i: Any, width: int) -> None:
-            value = _load(builder, builder.add(address, builder.mul(i, _constant(_BYTES[a]))), a, width)
-            value = _narrow(builder, plus(value, _broadcast(builder, bias, width)), a, t, width)
-            _store(builder, value, builder.add(to, builder.mul(i, step)), t)
+            value = load_vector(builder, builder.add(address, builder.mul(i, constant(BYTES[a]))), a, width)
+            value = _narrow(builder, plus(value, broadcast(builder, bias, width)), a, t, width)
+            store_vector(builder, value, builder.add(to, builder.mul(i, step)), t)
 
         def elements(first: Any, number: Any) -> None:
             with cgutils.for_range(builder, number) as loop:
                 write(builder.add(first, loop.index), 1)
 
-        with builder.if_else(builder.icmp_signed("==", step, _constant(_BYTES[t]))) as (dense, strided):
+        with builder.if_else(builder.icmp_signed("==", step, constant(BYTES[t]))) as (dense, strided):
             with dense:
-                full = builder.sdiv(count, _constant(n))
+                full = builder.sdiv(count, constant(n))
                 with cgutils.for_range(builder, full) as loop:
-                    write(builder.mul(loop.index, _constant(n)), n)
-                done = builder.mul(full, _constant(n))
+                    write(builder.mul(loop.index, constant(n)), n)
+                done = builder.mul(full, constant(n))
                 elements(done, builder.sub(count, done))
             with strided:
-                elements(_constant(0), count)
+                elements(constant(0), count)
         return context.get_dummy_value()
 
     i64 = types.int64
     return types.void(i64, i64, i64, i64, _number(a), accumulator, target), codegen
-
-
-# Register tiles
-
-
-def _tile_widths(rows: int) -> tuple[int, ...]:
-    """Return the tile widths, in vectors, for a number of rows: the widest that the registers hold, then remainders."""
-    if registers() == 32:
-        return {8: (3, 2, 1), 4: (6, 3, 1), 2: (8, 4, 1), 1: (8, 4, 1)}[rows]
-    return {8: (1,), 4: (3, 2, 1), 2: (4, 2, 1), 1: (8, 4, 1)}[rows]
-
-
-def row_blocks() -> tuple[int, ...]:
-    """Return the numbers of rows that `accumulate` is worth calling with, largest first."""
-    return (8, 4, 2, 1) if registers() == 32 else (4, 2, 1)
-
-
-@intrinsic(prefer_literal=True)
-def accumulate(
-    typingctx: Any,
-    sums: Any,
-    sums_stride: Any,
-    x: Any,
-    count: Any,
-    plane: Any,
-    channels: Any,
-    taps: Any,
-    tap_count: Any,
-    w: Any,
-    is_first: Any,
-    rows: Any,
-    code: Any,
-) -> Any:
-    """Correlate: sums[r, i] (+)= sum over c, t of w[c, t, r] * x[c * plane + taps[t] + i], for i in range(count).
-
-    The inner kernel of a direct convolution: `rows` output channels by a few vectors of neighbouring outputs are
-    kept in registers over all channels and taps, so a tap costs one load a vector and one broadcast a row. Whole
-    vectors are computed: `sums` and x must be readable, and `sums` writable, up to the next multiple of a vector.
-
-    Parameters
-    ----------
-    sums, x, w, taps : int64
-        Addresses; `sums_stride`, `plane` and the entries of `taps` are in bytes.
-    is_first : int64
-        Nonzero to start from 0 instead of from what `sums` holds.
-    rows, code : literal int
-        Rows of w, and the type of all numbers.
-    """
-    height, a = rows.literal_value, code.literal_value
-    n, size = _lanes(a), _BYTES[a]
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums, sums_stride, x, count, plane, channels, taps, tap_count, w, is_first = args[:10]
-        vector = ir.VectorType(_element(a), n)
-        zero = ir.Constant(vector, None)
-        fresh = builder.icmp_signed("!=", is_first, _constant(0))
-        total = builder.sdiv(builder.add(count, _constant(n - 1)), _constant(n))
-        done = _constant(0)
-
-        def tile(first: Any, width: int) -> None:
-            start = builder.mul(first, _constant(n * size))
-            places = []
-            for r in range(height):
-                row = builder.add(sums, builder.add(start, builder.mul(sums_stride, _constant(r))))
-                for v in range(width):
-                    at = builder.add(row, _constant(v * n * size))
-                    slot = cgutils.alloca_once(builder, vector)
-                    builder.store(builder.select(fresh, zero, _load(builder, at, a, n)), slot)
-                    places.append((at, slot))
-            with cgutils.for_range(builder, channels) as channel:
-                base = builder.add(builder.add(x, start), builder.mul(channel.index, plane))
-                weights = builder.add(w, builder.mul(builder.mul(channel.index, tap_count), _constant(height * size)))
-                with cgutils.for_range(builder, tap_count) as tap:
-                    offset = _load(builder, builder.add(taps, builder.mul(tap.index, _constant(8))), 3, 1)
-                    source = builder.add(base, offset)
-                    inputs = [_load(builder, builder.add(source, _constant(v * n * size)), a, n) for v in range(width)]
-                    row = builder.add(weights, builder.mul(tap.index, _constant(height * size)))
-                    for r in range(height):
-                        weight = _broadcast(builder, _load(builder, builder.add(row, _constant(r * size)), a, 1), n)
-                        for v in range(width):
-                            slot = places[r * width + v][1]
-                            builder.store(_multiply_add(builder, weight, inputs[v], builder.load(slot), a), slot)
-            for at, slot in places:
-                _store(builder, builder.load(slot), at, a)
-
-        for width in _tile_widths(height):
-            number = builder.sdiv(builder.sub(total, done), _constant(width))
-            with cgutils.for_range(builder, number) as loop:
-                tile(builder.add(done, builder.mul(loop.index, _constant(width))), width)
-            done = builder.add(done, builder.mul(number, _constant(width)))
-        return context.get_dummy_value()
-
-    i64 = types.int64
-    return types.void(*[i64] * 10, rows, code), codegen
-
-
-@intrinsic(prefer_literal=True)
-def contract(
-    typingctx: Any,
-    sums: Any,
-    sums_stride: Any,
-    y: Any,
-    y_stride: Any,
-    x: Any,
-    offsets: Any,
-    number: Any,
-    mask: Any,
-    count: Any,
-    rows: Any,
-    code: Any,
-) -> Any:
-    """Contract: sums[r, m] += sum over i of y[r, i] * x[offsets[m] + i] where mask[i], for m in range(number).
-
-    The inner kernel of a weight gradient: `rows` output channels by a few (channel, tap) pairs are kept in
-    registers over all places. Places that are not outputs have mask 0 and y 0; the mask keeps an infinity or NaN
-    of x there from the sum. `count` is a multiple of a vector.
-
-    Parameters
-    ----------
-    sums, y, x, offsets, mask : int64
-        Addresses; strides and the entries of `offsets` are in bytes; `mask` is of bytes.
-    rows, code : literal int
-        Rows of y, and the type of all numbers.
-    """
-    height, a = rows.literal_value, code.literal_value
-    n, size = _lanes(a), _BYTES[a]
-    widest = {4: 5, 2: 8, 1: 8}[height] if registers() == 32 else {4: 2, 2: 4, 1: 6}[height]
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums, sums_stride, y, y_stride, x, offsets, number, mask, count = args[:9]
-        vector = ir.VectorType(_element(a), n)
-        zero = ir.Constant(vector, None)
-        steps = builder.sdiv(count, _constant(n))
-        done = _constant(0)
-
-        def tile(first: Any, width: int) -> None:
-            slots = [cgutils.alloca_once(builder, vector) for _ in range(height * width)]
-            for slot in slots:
-                builder.store(zero, slot)
-            at = builder.add(offsets, builder.mul(first, _constant(8)))
-            sources = [
-                builder.add(x, _load(builder, builder.add(at, _constant(8 * m)), 3, 1)) for m in range(width)
-            ]
-            with cgutils.for_range(builder, steps) as loop:
-                i = builder.mul(loop.index, _constant(n))
-                chosen = builder.icmp_unsigned(
-                    "!=", _load(builder, builder.add(mask, i), CODES["int8"], n), ir.Constant(ir.VectorType(_I8, n), None)
-                )
-                here = builder.mul(i, _constant(size))
-                inputs = [builder.select(chosen, _load(builder, builder.add(source, here), a, n), zero) for source in sources]
-                for r in range(height):
-                    gradient = _load(builder, builder.add(y, builder.add(here, builder.mul(y_stride, _constant(r)))), a, n)
-                    for m in range(width):
-                        slot = slots[r * width + m]
-                        builder.store(_multiply_add(builder, gradient, inputs[m], builder.load(slot), a), slot)
-            plus = builder.fadd if a < 2 else builder.add
-            for r in range(height):
-                row = builder.add(sums, builder.mul(sums_stride, _constant(r)))
-                for m in range(width):
-                    place = builder.add(row, builder.mul(builder.add(first, _constant(m)), _constant(size)))
-                    total = _total(builder, builder.load(slots[r * width + m]), n, plus)
-                    _store(builder, plus(_load(builder, place, a, 1), total), place, a)
-
-        for width in (widest, 1):
-            tiles = builder.sdiv(builder.sub(number, done), _constant(width))
-            with cgutils.for_range(builder, tiles) as loop:
-                tile(builder.add(done, builder.mul(loop.index, _constant(width))), width)
-            done = builder.add(done, builder.mul(tiles, _constant(width)))
-        return context.get_dummy_value()
-
-    i64 = types.int64
-    return types.void(*[i64] * 9, rows, code), codegen
-
-
-def _total(builder: Any, value: Any, n: int, plus: Any) -> Any:
-    """Return the sum of a vector's elements, by halves."""
-    while n > 1:
-        n //= 2
-        undefined = ir.Constant(value.type, ir.Undefined)
-        low, high = (
-            builder.shuffle_vector(value, undefined, ir.Constant(ir.VectorType(_I32, n), list(range(k, k + n))))
-            for k in (0, n)
-        )
-        value = plus(low, high)
-    return builder.extract_element(value, ir.Constant(_I32, 0))

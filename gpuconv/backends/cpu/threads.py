@@ -2,11 +2,11 @@
 
 Numba's own parallel layers end the process after a fork, may abort when two Python threads call at once, and cannot be
 interrupted. This pool has none of that: its workers are Python threads inside compiled code without the GIL; the
-calling thread works too, in slices between which Python handles signals; after a fork the child starts workers of its own.
+calling thread works too, in slices between which Python handles signals; after a fork the child starts its own workers.
 
 A kernel is a compiled function ``kernel(parameters, task, scratch)`` of three int64: the address of its parameters, the
-number of the task and the address of the calling thread's scratch memory. Tasks are claimed one at a time, so a disturbed
-core takes fewer.
+number of the task and the address of the calling thread's scratch memory. Tasks are claimed one at a time, so a
+disturbed core takes fewer.
 
 A worker waits a short while for the next job in compiled code, which a caller hands over with one atomic exchange,
 then parks in Python. A mailbox holds `_PARKED`, `_SPINNING`, `_BUSY` or the address of a job.
@@ -158,10 +158,10 @@ def _finish(mailboxes: int, number: int, job: int, spins: int) -> bool:
     for i in range(number):
         if _exchange(mailboxes + _MAILBOX_BYTES * i, job, _PARKED):
             _atomic_add(job + 8 * _ACTIVE, -1)
-    for _ in range(spins):
-        if _atomic_read(job + 8 * _ACTIVE) == 0:
-            return True
-    return False
+    left = spins
+    while left > 0 and _atomic_read(job + 8 * _ACTIVE) != 0:
+        left -= 1
+    return left > 0
 
 
 class _Pool:
@@ -187,14 +187,13 @@ def _pool() -> _Pool:
     return _Pool(count() - 1)
 
 
-_starting = threading.Lock()
+_starting = [threading.Lock()]
 _scratch: list[np.ndarray[Any, Any]] = []
 
 
 def _forget() -> None:
     """In the child of a fork: the parent's workers are not here, nor is what held the lock."""
-    global _starting
-    _starting = threading.Lock()
+    _starting[0] = threading.Lock()
     _pool.cache_clear()
 
 
@@ -254,7 +253,7 @@ def run(
         while _work(address, 0, slice_tasks) == slice_tasks:
             pass
     else:
-        with _starting:
+        with _starting[0]:
             pool = _pool()
         try:
             parked = _post(pool.mailboxes, pool.number, address, threads - 1)
