@@ -99,7 +99,7 @@ def _pitches(axes: list[_Axis], blocks: list[int]) -> list[int]:
 
 
 def _plane_elements(axes: list[_Axis], blocks: list[int], lanes: int) -> int:
-    """Return the elements from one packed channel to the next: an odd number of vectors, or cache lines would collide."""
+    """Return the elements from one packed channel to the next: odd in vectors, or cache lines would collide."""
     elements = math.prod(_pitches(axes, blocks)) * math.prod(len(axis.residues) for axis in axes)
     vectors = -(-elements // lanes)
     return (vectors + 1 - vectors % 2) * lanes
