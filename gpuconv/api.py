@@ -349,17 +349,22 @@ def run(
     written_shape: Any = None,
     names: tuple[str, str] = ("x", "w"),
     packed: Any = None,
+    padding_value: float = 0.0,
 ) -> Any:
     """Check, choose, allocate and compute: the one way of every public function.
 
     `x` and `w` are the two arrays that the operation reads, in its caller's order, `names` their
     names for messages, and `written_shape` the shape of the result where a gradient is asked for.
+    `padding_value` is what the "zeros" border of a forward operation holds.
     """
     at_home = arrays.home(x, w)
     backend = at_home if backend == "auto" else backend
     first, second = arrays.adopt(x), arrays.adopt(w)
     dtype = check_pair(first.dtype, second.dtype, names)
-    key = (operation, rank, first.shape, second.shape, written_shape, dtype, geometry, precision, backend, algorithm)
+    key = (
+        operation, rank, first.shape, second.shape, written_shape, dtype, geometry, precision, backend, algorithm,
+        padding_value,
+    )  # fmt: skip
     call, module = (_ready if _is_plain(geometry) and _is_plain(written_shape) else _ready.__wrapped__)(*key)
     problem: ConvProblem = call.problem
     *_, shape = problem.shapes(operation)
@@ -401,9 +406,10 @@ def _ready(
     precision: str,
     backend: str,
     algorithm: str,
+    padding_value: float,
 ) -> tuple[Call, ModuleType]:
     """Return the call that the arguments mean and the algorithm that serves it."""
-    call = make_call(operation, rank, first, second, written, dtype, geometry, precision)
+    call = make_call(operation, rank, first, second, written, dtype, geometry, precision, padding_value)
     return call, dispatch.choose(call, backend, algorithm)
 
 
@@ -416,6 +422,7 @@ def make_call(
     dtype: str,
     geometry: tuple[Any, ...],
     precision: str,
+    padding_value: float = 0.0,
 ) -> Call:
     """Return the validated call for two shapes read and, for a gradient, the shape written."""
     if precision not in dispatch.PRECISIONS:
@@ -435,7 +442,7 @@ def make_call(
     if operation == "transposed":
         problem = ConvProblem.make_transposed(first, second, output_padding=output_padding, **common)
     elif operation == "forward":
-        problem = ConvProblem.make(first, second, **common)
+        problem = ConvProblem.make(first, second, padding_value=padding_value, **common)
     else:
         is_input = operation == "input_gradient"
         x_shape, w_shape, dy_shape = (written, second, first) if is_input else (first, written, second)
