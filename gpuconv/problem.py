@@ -164,7 +164,7 @@ class ConvProblem:
         mode = canonical(padding_mode)
         if any(b > 1 for b in inner) and (mode != "zeros" or padding_value != 0):
             raise UnsupportedError(
-                f"padding_mode={padding_mode!r} with padding_value={padding_value} and input_dilation={inner}: "
+                f"padding_mode={padding_mode!r} with input_dilation={inner} and padding_value={padding_value}: "
                 "only a border of zeros is defined there"
             )
         dilated = tuple((n - 1) * b + 1 for n, b in zip(spatial, inner, strict=True))

@@ -46,8 +46,6 @@ def supports(call: Call, device: Device) -> str | None:
     if call.operation == "weight_gradient":
         return "the weight gradient is not written yet for this backend"
     p = call.problem
-    if p.padding_value != 0 and any(b > 1 for b in p.input_dilation):
-        return f"padding_value={p.padding_value} with input_dilation={p.input_dilation} is not written for this backend"
     if call.operation == "transposed" and p.padding_mode != "zeros":
         return f"padding_mode={p.padding_mode!r}: a transposed convolution has the 'zeros' border only"
     return None

@@ -226,7 +226,5 @@ def test_reasons():
     problem = ConvProblem.make((1, 1, 4), (1, 1, 2))
     assert "float16" in direct.supports(Call(problem, "forward", "float16"), device())
     assert "weight gradient" in direct.supports(Call(problem, "weight_gradient", "float32"), device())
-    filled = ConvProblem.make((1, 1, 4), (1, 1, 2), input_dilation=2, padding=1, padding_value=1.0)
-    assert "padding_value" in direct.supports(Call(filled, "forward", "float32"), device())
     with pytest.raises(gpuconv.UnsupportedError, match="weight gradient is not written yet"):
         gpuconv.grad.conv1d_weight(np.ones((1, 1, 4)), (1, 1, 2), np.ones((1, 1, 3)), backend="cuda")
