@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from gpuconv import UnsupportedError, ndimage
+from gpuconv.ndimage import engine
+from gpuconv.ndimage.smoothing import gaussian_weights
 
 sp = pytest.importorskip("scipy.ndimage")
 
@@ -102,6 +104,15 @@ def test_float16_and_bfloat16_are_summed_in_float32():
     assert total == 3048.0  # a float16 sum would stay at 2048
     ml_dtypes = pytest.importorskip("ml_dtypes")
     assert ndimage.uniform_filter1d(x.astype(ml_dtypes.bfloat16), 3).dtype == ml_dtypes.bfloat16
+
+
+def test_rounding_the_weights_to_float32_keeps_their_sum():
+    for sigma in np.linspace(0.5, 6.0, 40):
+        weights = gaussian_weights(sigma, 0, int(4 * sigma + 0.5))
+        rounded = engine._rounded(weights, np.dtype(np.float32))
+        assert rounded.dtype == np.float32
+        assert abs(rounded.sum(dtype=np.float64) - 1.0) <= np.spacing(rounded.max())
+        np.testing.assert_allclose(rounded, weights, rtol=1e-5)
 
 
 FILTERS = {

@@ -176,7 +176,7 @@ def correlate_into(
     target = fold.view(output) if output.dtype == dtype and not np.may_share_memory(output, x) else None
     geometry = (1, fold.pick(pairs, (0, 0)), 0, 1, 1, mode, "channels_first")
     result = run(
-        "forward", fold.rank, fold.apply(x.astype(dtype, copy=False)), fold.kernel(weights.astype(dtype)), None,
+        "forward", fold.rank, fold.apply(x.astype(dtype, copy=False)), fold.kernel(_rounded(weights, dtype)), None,
         geometry, "high", "auto", "auto", target, names=("input", "weights"),
         padding_value=float(cval) if mode == "zeros" else 0.0,
     )  # fmt: skip
@@ -184,6 +184,18 @@ def correlate_into(
         np.divide(result, divisor, out=result)
     if target is None:
         store(output, fold.undo(result, x.shape))
+
+
+def _rounded(weights: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the weights in `dtype`; the largest takes up what rounding changed in their sum.
+
+    The sum is the filter's response to a constant: a Gaussian's must not brighten or darken an image.
+    """
+    rounded = weights.astype(dtype)
+    if rounded.dtype != weights.dtype and np.isfinite(rounded).all():
+        largest = np.unravel_index(np.argmax(np.abs(weights)), weights.shape)
+        rounded[largest] = rounded[largest] + (weights - rounded).sum()
+    return rounded
 
 
 def _complex_into(
