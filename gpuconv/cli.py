@@ -152,7 +152,7 @@ def _padding(text: str) -> Any:
 def _info(_: argparse.Namespace) -> int:
     import gpuconv
 
-    print(gpuconv.show_config())
+    gpuconv.show_config()
     return 0
 
 

@@ -24,7 +24,7 @@ from gpuconv.dtypes import SUPPORTED, result_dtype, to_numpy
 from gpuconv.problem import OPERATIONS, ConvProblem
 
 __all__ = [
-    "DTYPES", "OPERATIONS", "Engine", "assert_close", "compute", "engines", "expected", "inputs", "makes", "poisoned",
+    "DTYPES", "OPERATIONS", "Engine", "assert_close", "compute", "engines", "expected", "inputs", "makes", "opened", "poisoned",
     "python", "random_array", "reachable", "reduction_length", "rng", "simulated", "tolerance", "within",
 ]  # fmt: skip
 
@@ -85,7 +85,7 @@ def poisoned(shape: tuple[int, ...], dtype: Any, *, strided: bool = False) -> tu
         around = np.ones(buffer.shape, bool)
         around[place] = False
         guards = buffer[around]
-        intact = guards == poison if dtype.kind in "iu" else guards != guards  # noqa: PLR0124 (NaN)
+        intact = guards == poison if dtype.kind in "iu" else guards != guards
         assert intact.all(), f"{(~intact).sum()} elements outside the output were written"
 
     return out, check
@@ -137,7 +137,9 @@ def assert_close(actual: Any, wanted: Any, tolerances: tuple[float, float], what
         wide = np.complex128 if actual.dtype.kind == "c" else np.float64
         a, b = actual.astype(wide), wanted.astype(wide)
         finite = np.isfinite(b)
-        assert (np.isfinite(a) == finite).all(), f"{what}: {(np.isfinite(a) != finite).sum()} elements wrongly (not) finite"
+        assert (np.isfinite(a) == finite).all(), (
+            f"{what}: {(np.isfinite(a) != finite).sum()} elements wrongly (not) finite"
+        )
         a, b = a[finite], b[finite]
         wrong = np.abs(a - b) > tolerances[1] + tolerances[0] * np.abs(b)
     if wrong.any():
@@ -273,3 +275,16 @@ def within(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+# Images
+
+
+def opened(path: Path) -> Any:
+    """Return a Pillow image with its pixels and metadata read and its file closed."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.load()
+        image.getexif()
+        return image

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from support import opened
 
 from gpuconv import cli, filters
 from gpuconv.errors import ShapeError
@@ -63,24 +64,20 @@ def test_bad_kernels_are_named(text, message):
 
 @pytest.mark.parametrize("name", list(filters.FILTERS))
 def test_every_filter_writes_an_image(capsys, photo, tmp_path, name):
-    from PIL import Image
-
     status, out, err = run(capsys, "filter", photo, tmp_path / "out.png", "--filter", name, "--backend", "cpu")
     assert (status, out, err) == (0, "", "")
-    result, source = np.asarray(Image.open(tmp_path / "out.png")), np.asarray(Image.open(photo))
+    result, source = np.asarray(opened(tmp_path / "out.png")), np.asarray(opened(photo))
     assert result.shape == source.shape
     assert np.array_equal(result, source) == (name == "identity")
 
 
 def test_a_kernel_that_begins_with_a_minus(capsys, photo, tmp_path):
-    from PIL import Image
-
     status, *_ = run(capsys, "filter", photo, tmp_path / "out.png", "--kernel", "-1,0,2", "--mode", "zeros")
-    x = np.asarray(Image.open(photo)).astype(int)
+    x = np.asarray(opened(photo)).astype(int)
     padded = np.pad(x, ((0, 0), (1, 1), (0, 0)))
     assert status == 0
     expected = np.clip(2 * padded[:, 2:] - padded[:, :-2], 0, 255)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected)
+    np.testing.assert_array_equal(np.asarray(opened(tmp_path / "out.png")), expected)
 
 
 def test_into_a_folder_and_over_itself(capsys, photo, tmp_path):
@@ -93,12 +90,10 @@ def test_into_a_folder_and_over_itself(capsys, photo, tmp_path):
 
 
 def test_a_folder_goes_on_past_a_broken_file(capsys, photo, tmp_path):
-    from PIL import Image
-
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("a.png", "c.jpg"):
-        Image.open(photo).save(folder / name)
+        opened(photo).save(folder / name)
     (folder / "b.png").write_bytes(b"not an image")
     (folder / "notes.txt").write_text("left alone")
     status, out, err = run(capsys, "filter", folder, tmp_path / "out", "--filter", "sharpen")
@@ -201,13 +196,11 @@ def test_without_pillow_the_message_says_what_to_install(capsys, monkeypatch, tm
 
 
 def test_ctrl_c_gives_130_and_no_half_file(capsys, monkeypatch, photo, tmp_path):
-    from PIL import Image
-
     def interrupted(image, path, **options):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Image.Image, "save", interrupted)
+    monkeypatch.setattr("PIL.Image.Image.save", interrupted)
     status, _, err = run(capsys, "filter", photo, tmp_path / "out.png", "--filter", "identity")
     assert (status, err) == (130, "gpuconv filter: interrupted\n")
     assert os.listdir(tmp_path) == ["photo.png"]
@@ -267,7 +260,7 @@ def test_explain_serves_every_function(capsys, rank):
 def test_info_prints_the_configuration(capsys, monkeypatch):
     import gpuconv
 
-    monkeypatch.setitem(vars(gpuconv), "show_config", lambda: "versions and devices")
+    monkeypatch.setitem(vars(gpuconv), "show_config", lambda: print("versions and devices"))
     assert run(capsys, "info") == (0, "versions and devices\n", "")
 
 
@@ -278,8 +271,6 @@ def test_python_m_gpuconv():
 
 def test_the_demo_writes_a_sheet_and_a_table(capsys, photo, tmp_path, monkeypatch):
     pytest.importorskip("scipy")
-    from PIL import Image
-
     from gpuconv import demo
 
     monkeypatch.setattr(demo, "_SECONDS", 0.0)
@@ -290,4 +281,4 @@ def test_the_demo_writes_a_sheet_and_a_table(capsys, photo, tmp_path, monkeypatc
     assert out.splitlines()[-1] == str(tmp_path / "deep" / "sheet.png")
     # The two agree to the rounding of float32 sums on values up to 255 * 16.
     assert all(float(line.split()[-1]) < 1e-2 for line in rows)
-    assert Image.open(tmp_path / "deep" / "sheet.png").size > (3 * 15, 3 * 12)
+    assert opened(tmp_path / "deep" / "sheet.png").size > (3 * 15, 3 * 12)

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("PIL")
 from PIL import Image, ImageOps
+from support import opened
 
 from gpuconv import filters, imaging
 
@@ -26,9 +27,7 @@ def through(tmp_path, image, name="in.png", out="out.png", function=lambda plane
     image.save(tmp_path / name, **options)
     notes = []
     imaging.filter_file(tmp_path / name, tmp_path / out, function, notes.append)
-    result = Image.open(tmp_path / out)
-    result.load()
-    return result, notes
+    return opened(tmp_path / out), notes
 
 
 @pytest.mark.parametrize(
@@ -119,8 +118,7 @@ def test_orientation_and_exif_are_kept(tmp_path, orientation, ending):
 
     imaging.filter_file(tmp_path / f"in.{ending}", tmp_path / f"out.{ending}", darken_left)
     before, after = (
-        np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / f"{name}.{ending}"))).astype(int)
-        for name in ("in", "out")
+        np.asarray(ImageOps.exif_transpose(opened(tmp_path / f"{name}.{ending}"))).astype(int) for name in ("in", "out")
     )
     assert before.shape == after.shape
     assert seen == [(3, *before.shape[:2])]
@@ -128,7 +126,7 @@ def test_orientation_and_exif_are_kept(tmp_path, orientation, ending):
     expected[:, :4] //= 2
     # JPEG and WebP lose a little; the picture turned another way would be off by dozens on average.
     assert np.abs(after - expected).mean() <= (0 if ending in ("png", "tiff") else 3)
-    result = Image.open(tmp_path / f"out.{ending}")
+    result = opened(tmp_path / f"out.{ending}")
     assert result.getexif()[0x010F] == "maker"
     if ending != "tiff":  # Pillow turns a TIFF's pixels as it reads them.
         assert result.getexif()[ORIENTATION] == orientation

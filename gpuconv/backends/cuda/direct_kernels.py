@@ -156,8 +156,7 @@ def convolution(dtype: str, tile: CudaTile, halo: bool) -> Any:
         begin = u64(0)
         while begin < reduction:
             end = u64(begin + u64(meta[SEGMENT]))
-            if end > reduction:
-                end = reduction
+            end = min(end, reduction)
             if halo:
                 # Whole channels: neighbouring threads take neighbouring channels or positions, as `lanes` says.
                 c_first = u64(begin // u64(taps))
