@@ -1,7 +1,7 @@
 """Compile every kernel for real GPUs, on a machine without one; started by test_compile_gate.py in its own process.
 
-Prints a line of JSON for each kernel and target: its name, the target, and what ptxas says where there is a ptxas. Ends
-with status 3 and the reason where Numba finds no NVVM library.
+Prints a line of JSON for each kernel and target: its name, the target, whether it computes in double precision, and
+what ptxas says where there is a ptxas. Ends with status 3 and the reason where NVIDIA's compiler libraries are missing.
 """
 
 import importlib
@@ -15,7 +15,13 @@ import sys
 import tempfile
 import types as python_types
 
-from numba import cuda, types
+from numba import types
+
+try:
+    from numba import cuda
+except Exception as error:
+    print(f"numba.cuda cannot be imported here ({type(error).__name__})")
+    sys.exit(3)
 
 from gpuconv import tuning
 from gpuconv.backends.cuda import direct_kernels
@@ -36,13 +42,26 @@ def kernels():
         yield f"fold {dtype}", direct_kernels.fold(dtype).py_func, (array, array, numbers)
 
 
-def require_nvvm():
-    from numba.cuda.cudadrv import nvvm
+def nothing():
+    """Be the simplest kernel."""
 
+
+def pretend_runtime():
+    """Answer the question for the CUDA runtime's version, which Numba turns into a list of targets."""
+    runtime = importlib.import_module("numba.cuda.cudadrv.runtime").runtime
     try:
-        nvvm.NVVM()
+        runtime.get_version()
+    except Exception:
+        runtime.get_version = lambda: (12, 9)
+
+
+def require_compiler():
+    """Leave with status 3 where not even the simplest kernel compiles, for want of NVIDIA's libraries."""
+    try:
+        pretend_runtime()
+        cuda.compile(nothing, (), device=False, abi="numba", cc=TARGETS[0])
     except Exception as error:
-        print(f"Numba finds no NVVM library: {type(error).__name__}")
+        print(f"Numba cannot compile for CUDA here ({type(error).__name__})")
         sys.exit(3)
 
 
@@ -75,13 +94,18 @@ def resources(ptxas, ptx, target):
 
 
 def main():
-    require_nvvm()
+    require_compiler()
     ptxas = find_ptxas()
     for target in TARGETS:
         pretend_device(target)
         for name, function, signature in kernels():
             ptx, _ = cuda.compile(function, signature, device=False, abi="numba", cc=target)
-            row = {"kernel": name, "target": f"sm_{target[0]}{target[1]}", "entry": ".entry" in ptx}
+            row = {
+                "kernel": name,
+                "target": f"sm_{target[0]}{target[1]}",
+                "entry": ".entry" in ptx,
+                "double": ".f64" in ptx,
+            }
             print(json.dumps(row | (resources(ptxas, ptx, target) if ptxas else {})), flush=True)
 
 

@@ -43,9 +43,18 @@ def test_explain_gives_the_reason():
 def test_unavailable(monkeypatch, devices, package, expected):
     monkeypatch.setattr(cuda, "_simulated", lambda: False)
     monkeypatch.setattr(cuda, "_count_devices", lambda: devices)
+    monkeypatch.setattr(cuda, "_import_failure", lambda: None)
     monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: object() if package else None)
     reason = cuda.unavailable()
     assert reason is None if expected is None else expected in reason
+
+
+def test_unavailable_where_numba_cuda_lacks_its_libraries(monkeypatch):
+    def fail(name):
+        raise RuntimeError("no libcudart")
+
+    monkeypatch.setattr(cuda.importlib, "import_module", fail)
+    assert "no libcudart" in cuda._import_failure.__wrapped__()
 
 
 def test_asking_for_the_backend_imports_no_numba():

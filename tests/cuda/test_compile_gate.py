@@ -30,7 +30,7 @@ def compiled():
     command = [sys.executable, str(HERE / "compile_gate.py")]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
     if done.returncode == 3:
-        pytest.skip(f"{done.stdout.strip()} (the package nvidia-cuda-nvcc-cu12 brings one)")
+        pytest.skip(f"{done.stdout.strip()} (the package nvidia-cuda-nvcc-cu12 brings what it needs)")
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -42,6 +42,11 @@ def test_every_kernel_compiles(compiled):
     for target in ("sm_80", "sm_90"):
         names = {row["kernel"] for row in compiled if row["target"] == target and row["entry"]}
         assert len(names) == each
+
+
+def test_float32_kernels_never_compute_in_double(compiled):
+    assert {row["kernel"] for row in compiled if "float32" in row["kernel"] and row["double"]} == set()
+    assert {row["double"] for row in compiled if "float64" in row["kernel"]} == {True}
 
 
 def test_kernels_fit_the_machine(compiled):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import importlib.util
 import os
 import sys
@@ -41,6 +42,16 @@ def unavailable() -> str | None:
         return f"the NVIDIA driver reports no GPU that this process may use; {_SIMULATOR}"
     if importlib.util.find_spec("numba_cuda") is None:
         return f"the package numba-cuda is not installed: {_INSTALL}"
+    return _import_failure()
+
+
+@functools.cache
+def _import_failure() -> str | None:
+    """Return why numba-cuda cannot be imported, or None: it needs libraries that only its own extras install."""
+    try:
+        importlib.import_module("numba.cuda")
+    except Exception as error:
+        return f"numba-cuda cannot be imported ({type(error).__name__}: {str(error).strip()}): {_INSTALL}"
     return None
 
 

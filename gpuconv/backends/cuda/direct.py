@@ -176,7 +176,7 @@ def _meta(
             lanes *= 2
     # Threads of a warp that store neighbouring channels of one position: an odd pitch keeps their banks apart.
     pitch = volume | 1 if lanes > 1 and volume | 1 <= tile.staged else volume
-    fits = max(min(tile.staged // pitch, channels, -(-4 * tile.depth // max(taps, 1))), 1)
+    fits = max(min(tile.staged // pitch, channels), 1)
     head = {
         "groups": problem.groups,
         "channels": channels,

@@ -22,9 +22,9 @@ TILES = {
 }
 FLOAT64 = ("1d", "2d groups", "2d wrap, cropped", "2d constant border", "3d")
 GRADIENTS = (
-    "1d stride, border wider than x", "1d one element, mirror", "1d no batch axis", "1d wrap, as long as x", "1d kernel far apart",
-    "2d stride over the kernel", "2d depthwise, channels last", "2d channels last, stride", "2d nearest",
-    "2d symmetric, wider than x", "2d mirror", "2d wrap, cropped", "2d cropped", "2d input dilation",
+    "1d stride, border wider than x", "1d one element, mirror", "1d no batch axis", "1d wrap, as long as x",
+    "1d kernel far apart", "2d stride over the kernel", "2d depthwise, channels last", "2d channels last, stride",
+    "2d nearest", "2d symmetric, wider than x", "2d mirror", "2d wrap, cropped", "2d cropped", "2d input dilation",
     "3d wrap, stride, dilation", "no batch", "no input channels", "no output channels",
 )  # fmt: skip
 
