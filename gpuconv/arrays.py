@@ -113,8 +113,11 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tu
     ShapeError, DtypeError, ValueError
         For a wrong shape, a wrong dtype, a read-only array or one that overlaps an input.
     """
-    array = out if type(out) is np.ndarray else _from_torch(out) if _is_torch(out) else None
-    if array is None:
+    if isinstance(out, np.ndarray):
+        array = np.asarray(out)
+    elif _is_torch(out):
+        array = _from_torch(out)
+    else:
         raise DtypeError(f"out has type {type(out).__name__}; it must be a NumPy array or a CPU tensor")
     if array.shape != shape:
         raise ShapeError(f"out has shape {array.shape}; it must be {shape}")
