@@ -49,7 +49,7 @@ def _is_torch(value: Any) -> bool:
 
 
 def adopt(value: Any) -> Array:
-    """Return `value` as a NumPy array of native byte order, without a copy wherever there need be none.
+    """Return `value` as an aligned NumPy array of native byte order, without a copy wherever there need be none.
 
     The caller's array is never written through the result unless it was passed as ``out``.
     """
@@ -59,7 +59,9 @@ def adopt(value: Any) -> Array:
         array = _from_torch(value)
     else:
         array = np.asarray(value)
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    if not array.dtype.isnative:
+        return array.astype(array.dtype.newbyteorder("="))
+    return array if array.flags.aligned else array.copy()
 
 
 def _from_torch(tensor: Any) -> Array:
