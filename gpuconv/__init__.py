@@ -32,11 +32,21 @@ __version__ = "0.1.0"
 
 # Loaded when first used, so that importing gpuconv costs little more than importing NumPy.
 _HOMES = {
-    "api": ("Plan", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "explain", "plan"),
-    "config": ("backends", "show_config"),
+    "api": (
+        "Plan",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+        "explain",
+        "plan",
+    ),
+    "config": ("show_config",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_SUBMODULES = ("errors", "grad", "ndimage")
+_SUBMODULES = ("backends", "errors", "grad", "ndimage")
 
 __all__ = [
     "BackendUnavailableError",

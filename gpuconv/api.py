@@ -10,7 +10,7 @@ from typing import Any
 
 from gpuconv import arrays, dispatch
 from gpuconv.dispatch import Call, Explanation
-from gpuconv.dtypes import check_pair, result_dtype, to_numpy
+from gpuconv.dtypes import check_pair, result_dtype
 from gpuconv.errors import ShapeError, UnsupportedError
 from gpuconv.problem import ConvProblem
 
@@ -148,7 +148,9 @@ _AXES = {1: ("W", "k"), 2: ("H, W", "kh, kw"), 3: ("D, H, W", "kd, kh, kw")}
 _MEANING: dict[Callable[..., Any], tuple[str, int]] = {}
 
 
-def public(operation: str, rank: int, template: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def public(
+    operation: str, rank: int, template: str, example: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a public function's operation and rank, and fill its docstring from its family's template."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -347,17 +349,22 @@ def run(
     written_shape: Any = None,
     names: tuple[str, str] = ("x", "w"),
     packed: Any = None,
+    padding_value: float = 0.0,
 ) -> Any:
     """Check, choose, allocate and compute: the one way of every public function.
 
     `x` and `w` are the two arrays that the operation reads, in its caller's order, `names` their
     names for messages, and `written_shape` the shape of the result where a gradient is asked for.
+    `padding_value` is what the "zeros" border of a forward operation holds.
     """
     at_home = arrays.home(x, w)
     backend = at_home if backend == "auto" else backend
     first, second = arrays.adopt(x), arrays.adopt(w)
     dtype = check_pair(first.dtype, second.dtype, names)
-    key = (operation, rank, first.shape, second.shape, written_shape, dtype, geometry, precision, backend, algorithm)
+    key = (
+        operation, rank, first.shape, second.shape, written_shape, dtype, geometry, precision, backend, algorithm,
+        padding_value,
+    )  # fmt: skip
     call, module = (_ready if _is_plain(geometry) and _is_plain(written_shape) else _ready.__wrapped__)(*key)
     problem: ConvProblem = call.problem
     *_, shape = problem.shapes(operation)
@@ -398,9 +405,10 @@ def _ready(
     precision: str,
     backend: str,
     algorithm: str,
+    padding_value: float,
 ) -> tuple[Call, ModuleType]:
     """Return the call that the arguments mean and the algorithm that serves it."""
-    call = make_call(operation, rank, first, second, written, dtype, geometry, precision)
+    call = make_call(operation, rank, first, second, written, dtype, geometry, precision, padding_value)
     return call, dispatch.choose(call, backend, algorithm)
 
 
@@ -413,6 +421,7 @@ def make_call(
     dtype: str,
     geometry: tuple[Any, ...],
     precision: str,
+    padding_value: float = 0.0,
 ) -> Call:
     """Return the validated call for two shapes read and, for a gradient, the shape written."""
     if precision not in dispatch.PRECISIONS:
@@ -432,7 +441,7 @@ def make_call(
     if operation == "transposed":
         problem = ConvProblem.make_transposed(first, second, output_padding=output_padding, **common)
     elif operation == "forward":
-        problem = ConvProblem.make(first, second, **common)
+        problem = ConvProblem.make(first, second, padding_value=padding_value, **common)
     else:
         is_input = operation == "input_gradient"
         x_shape, w_shape, dy_shape = (written, second, first) if is_input else (first, written, second)
@@ -464,7 +473,8 @@ def _bound(function: Callable[..., Any], *args: Any, **arguments: Any) -> tuple[
 def _geometry(a: dict[str, Any]) -> tuple[Any, ...]:
     """Return the geometry that `run` takes from a public function's bound arguments."""
     return (
-        a["stride"], a["padding"], a.get("output_padding", 0), a["dilation"], a["groups"], a["padding_mode"], a["layout"],
+        a["stride"], a["padding"], a.get("output_padding", 0), a["dilation"], a["groups"],
+        a["padding_mode"], a["layout"],
     )  # fmt: skip
 
 
@@ -518,7 +528,9 @@ class Plan:
         What it runs.
     """
 
-    def __init__(self, function: Callable[..., Any], x_shape: tuple[int, ...], w: Any, arguments: dict[str, Any]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], x_shape: tuple[int, ...], w: Any, arguments: dict[str, Any]
+    ) -> None:
         operation, rank, a = _bound(function, None, w, **arguments)
         if operation not in ("forward", "transposed"):
             raise UnsupportedError(f"plan takes conv1d ... conv_transpose3d, not {function.__name__}")

@@ -129,7 +129,9 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tu
         raise ValueError("out is read-only; it must be writable")
     for axis, (n, stride) in enumerate(zip(array.shape, array.strides, strict=True)):
         if n > 1 and stride == 0:
-            raise ValueError(f"out repeats the same memory along axis {axis} (stride 0); every element must have its own")
+            raise ValueError(
+                f"out repeats the same memory along axis {axis} (stride 0); every element must have its own"
+            )
     for other in inputs:
         if _overlap(array, other):
             raise ValueError("out overlaps an input in memory; it must be an array of its own")
@@ -140,7 +142,7 @@ def _overlap(a: Array, b: Array) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:
-        return np.shares_memory(a, b, max_work=100_000)
+        return np.shares_memory(a, b, max_work=100_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

@@ -22,11 +22,13 @@ import functools
 import importlib
 import math
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gpuconv.dtypes import ACCUMULATORS, result_dtype, to_numpy
 from gpuconv.errors import BackendUnavailableError, UnsupportedError
-from gpuconv.problem import ConvProblem
+
+if TYPE_CHECKING:
+    from gpuconv.problem import ConvProblem
 
 __all__ = ["BACKENDS", "PRECISIONS", "Call", "Explanation", "Row", "algorithm", "backend", "choose", "explain", "rows"]
 
@@ -57,6 +59,7 @@ class Call:
 
     @property
     def is_complex(self) -> bool:
+        """Whether the arrays are complex."""
         return self.dtype.startswith("complex")
 
     @functools.cached_property
@@ -90,13 +93,18 @@ def backend(name: str) -> ModuleType:
     return importlib.import_module(f"gpuconv.backends.{name}")
 
 
-def algorithm(backend_name: str, name: str) -> ModuleType:
-    """Return the module of an algorithm."""
+def _check_algorithm(backend_name: str, name: str) -> None:
     known = backend(backend_name).ALGORITHMS
     if name not in known:
         raise UnsupportedError(
-            f"algorithm={name!r} is unknown to backend {backend_name!r}; valid are 'auto', {', '.join(map(repr, known))}"
+            f"algorithm={name!r} is unknown to backend {backend_name!r}; "
+            f"valid are 'auto', {', '.join(map(repr, known))}"
         )
+
+
+def algorithm(backend_name: str, name: str) -> ModuleType:
+    """Return the module of an algorithm."""
+    _check_algorithm(backend_name, name)
     return importlib.import_module(f"gpuconv.backends.{backend_name}.{name}")
 
 
@@ -133,7 +141,9 @@ def choose(call: Call, backend_name: str, algorithm_name: str = "auto") -> Modul
         named = algorithm(backend_name, algorithm_name)
         reason = named.supports(call, backend(backend_name).device())
         if reason is not None:
-            raise UnsupportedError(f"algorithm={algorithm_name!r} of backend {backend_name!r} cannot serve this call: {reason}")
+            raise UnsupportedError(
+                f"algorithm={algorithm_name!r} of backend {backend_name!r} cannot serve this call: {reason}"
+            )
         return named
     candidates = [row for row in rows(call, backend_name) if row.seconds is not None]
     if not candidates:
@@ -183,7 +193,8 @@ class Explanation:
             f"  {arrays}",
             f"  kernel {p.kernel}  stride {p.stride}  dilation {p.dilation}  padding {p.padding} {p.padding_mode}"
             f"  groups {p.groups}  {p.layout}",
-            f"  {self.flops / 1e9:.4g} GFLOP, {self.bytes / 1e6:.4g} MB, {self.flops / max(self.bytes, 1):.3g} FLOP a byte",
+            f"  {self.flops / 1e9:.4g} GFLOP, {self.bytes / 1e6:.4g} MB, "
+            f"{self.flops / max(self.bytes, 1):.3g} FLOP a byte",
             f"  {'':2}{'backend':8}{'algorithm':16}{'estimate':>12}  why not",
         ]
         for row in self.rows:
@@ -201,5 +212,5 @@ def explain(call: Call, backend_name: str, algorithm_name: str = "auto") -> Expl
     """Return the explanation of a call on one backend."""
     backend(backend_name)
     if algorithm_name != "auto":
-        algorithm(backend_name, algorithm_name)
+        _check_algorithm(backend_name, algorithm_name)
     return Explanation(call, backend_name, algorithm_name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from gpuconv.errors import DtypeError
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-__all__ = ["ACCUMULATORS", "SUPPORTED", "check_pair", "result_dtype", "to_numpy"]
+__all__ = ["ACCUMULATORS", "SUPPORTED", "check_pair", "name_of", "result_dtype", "to_numpy"]
 
 ACCUMULATORS = {
     "float16": "float32",
@@ -34,6 +35,13 @@ ACCUMULATORS = {
 SUPPORTED = tuple(ACCUMULATORS)
 
 
+@functools.lru_cache(maxsize=64)
+def name_of(dtype: np.dtype[Any]) -> str:
+    """Return the dtype's name, which NumPy works out anew at every call."""
+    return dtype.name
+
+
+@functools.lru_cache(maxsize=64)
 def result_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """Return the dtype of a convolution of two arrays of `dtype`: int32 for 8-bit integers, else `dtype`."""
     dtype = np.dtype(dtype)
@@ -45,7 +53,8 @@ def to_numpy(name: str) -> np.dtype[Any]:
     if name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     return np.dtype(name)
 
 
@@ -58,11 +67,12 @@ def check_pair(x: np.dtype[Any], w: np.dtype[Any], names: tuple[str, str] = ("x"
         If they differ, or if gpuconv does not compute in that dtype.
     """
     for dtype, argument in ((x, names[0]), (w, names[1])):
-        if dtype.name not in ACCUMULATORS:
+        if name_of(dtype) not in ACCUMULATORS:
             raise DtypeError(f"{argument} has dtype {dtype.name}; supported are {', '.join(SUPPORTED)}")
-    if x.name != w.name:
+    name = name_of(x)
+    if name != name_of(w):
         raise DtypeError(
-            f"{names[0]} has dtype {x.name} and {names[1]} has dtype {w.name}; both must have the same dtype: "
-            f"convert one, for example {names[1]}.astype({x.name!r})"
+            f"{names[0]} has dtype {name} and {names[1]} has dtype {w.name}; both must have the same dtype: "
+            f"convert one, for example {names[1]}.astype({name!r})"
         )
-    return x.name
+    return name

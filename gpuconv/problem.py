@@ -52,7 +52,7 @@ class AxisPhase(NamedTuple):
 
     start: int
     step: int
-    count: int
+    count: int  # type: ignore[assignment]
     advance: int
     taps: tuple[tuple[int, int], ...]
 
@@ -147,10 +147,12 @@ class ConvProblem:
         x_shape, w_shape = _shape("x", x_shape), _shape("w", w_shape)
         rank = _rank(w_shape, rank)
         batched = _is_batched("x", x_shape, rank)
-        batch, channels, spatial = _split(x_shape, rank, batched, layout)
+        batch, channels, spatial = _split(x_shape, batched, layout)
         groups = _groups(groups, channels)
         if w_shape[0] % groups:
-            raise ShapeError(f"groups={groups} must divide the {w_shape[0]} output channels of w, whose shape is {w_shape}")
+            raise ShapeError(
+                f"groups={groups} must divide the {w_shape[0]} output channels of w, whose shape is {w_shape}"
+            )
         if w_shape[1] != channels // groups:
             raise ShapeError(
                 f"w has shape {w_shape}: with groups={groups} and {channels} input channels "
@@ -160,9 +162,10 @@ class ConvProblem:
         dilations = _per_axis("dilation", dilation, rank, least=1)
         inner = _per_axis("input_dilation", input_dilation, rank, least=1)
         mode = canonical(padding_mode)
-        if mode != "zeros" and any(b > 1 for b in inner):
+        if any(b > 1 for b in inner) and (mode != "zeros" or padding_value != 0):
             raise UnsupportedError(
-                f"padding_mode={padding_mode!r} with input_dilation={inner}: only 'zeros' is defined there"
+                f"padding_mode={padding_mode!r} with input_dilation={inner} and padding_value={padding_value}: "
+                "only a border of zeros is defined there"
             )
         dilated = tuple((n - 1) * b + 1 for n, b in zip(spatial, inner, strict=True))
         extent = tuple(d * (k - 1) + 1 for k, d in zip(w_shape[2:], dilations, strict=True))
@@ -215,7 +218,7 @@ class ConvProblem:
         y_shape, w_shape = _shape("x", y_shape), _shape("w", w_shape)
         rank = _rank(w_shape, rank)
         batched = _is_batched("x", y_shape, rank)
-        batch, channels, outputs = _split(y_shape, rank, batched, layout)
+        batch, channels, outputs = _split(y_shape, batched, layout)
         groups = _groups(groups, channels)
         if w_shape[0] != channels:
             raise ShapeError(f"w has shape {w_shape}: w.shape[0] must be x's {channels} channels, not {w_shape[0]}")
@@ -228,7 +231,9 @@ class ConvProblem:
                     f"output_padding={a} on axis {axis} must be less than the larger of stride={s} and dilation={d}"
                 )
         if canonical(padding_mode) != "zeros":
-            raise UnsupportedError(f"padding_mode={padding_mode!r}: a transposed convolution has the 'zeros' border only")
+            raise UnsupportedError(
+                f"padding_mode={padding_mode!r}: a transposed convolution has the 'zeros' border only"
+            )
         extent = tuple(d * (k - 1) + 1 for k, d in zip(w_shape[2:], dilations, strict=True))
         pairs = _resolve_transposed_padding(padding, extent, strides, extra)
         full = tuple((o - 1) * s + e for o, s, e in zip(outputs, strides, extent, strict=True))
@@ -260,6 +265,13 @@ class ConvProblem:
 
     # Derived quantities
 
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
     @property
     def rank(self) -> int:
         """Number of spatial axes."""
@@ -285,14 +297,17 @@ class ConvProblem:
 
     @functools.cached_property
     def x_shape(self) -> Ints:
+        """Shape of the forward problem's input."""
         return self._array_shape(self.in_channels, self.spatial)
 
     @functools.cached_property
     def y_shape(self) -> Ints:
+        """Shape of the forward problem's output."""
         return self._array_shape(self.out_channels, self.output)
 
     @functools.cached_property
     def w_shape(self) -> Ints:
+        """Shape of the weights: (O, C/groups, kernel...)."""
         return (self.out_channels, self.in_channels // self.groups, *self.kernel)
 
     def _array_shape(self, channels: int, spatial: Ints) -> Ints:
@@ -418,12 +433,13 @@ def _rank(w_shape: Ints, wanted: int | None) -> int:
 def _is_batched(name: str, shape: Ints, rank: int) -> bool:
     if len(shape) not in (rank + 1, rank + 2):
         raise ShapeError(
-            f"{name} has shape {shape}: with {rank} spatial axes it must have {rank + 1} axes or, with a batch, {rank + 2}"
+            f"{name} has shape {shape}: with {rank} spatial axes it must have {rank + 1} axes "
+            f"or, with a batch, {rank + 2}"
         )
     return len(shape) == rank + 2
 
 
-def _split(shape: Ints, rank: int, batched: bool, layout: str) -> tuple[int, int, Ints]:
+def _split(shape: Ints, batched: bool, layout: str) -> tuple[int, int, Ints]:
     if layout not in LAYOUTS:
         raise UnsupportedError(f"layout={layout!r} is unknown; valid are {', '.join(map(repr, LAYOUTS))}")
     batch, rest = (shape[0], shape[1:]) if batched else (1, shape)
@@ -462,7 +478,9 @@ def _per_axis(name: str, value: Any, rank: int, least: int) -> Ints:
     else:
         entries = (_integer(name, value),) * rank
     if len(entries) != rank:
-        raise ShapeError(f"{name}={value!r} has {len(entries)} entries; it must be an int or have one per spatial axis: {rank}")
+        raise ShapeError(
+            f"{name}={value!r} has {len(entries)} entries; it must be an int or have one per spatial axis: {rank}"
+        )
     if any(v < least for v in entries):
         raise ShapeError(f"{name}={value!r} must be at least {least}")
     return entries
@@ -523,12 +541,12 @@ def _resolve_transposed_padding(padding: Any, extent: Ints, stride: Ints, extra:
             return ((0, 0),) * len(extent)
         if word == "same":
             if any(extra):
-                raise ShapeError(f"output_padding={extra} must be 0 with padding='same', which settles the output's size")
+                raise ShapeError(
+                    f"output_padding={extra} must be 0 with padding='same', which settles the output's size"
+                )
             # The transpose of a forward "same": where the kernel is shorter than the stride the output ends in zeros,
             # which a negative padding at the end adds.
-            return tuple(
-                (max(e - s, 0) // 2, e - s - max(e - s, 0) // 2) for e, s in zip(extent, stride, strict=True)
-            )
+            return tuple((max(e - s, 0) // 2, e - s - max(e - s, 0) // 2) for e, s in zip(extent, stride, strict=True))
         raise ShapeError(
             f"padding={padding!r} is unknown for a transposed convolution; valid are an int, "
             "one int or pair (before, after) per axis, 'valid' and 'same'"

@@ -61,14 +61,17 @@ def weight_gradient(problem: ConvProblem, x: Array, y: Array) -> Array:
     return dw.reshape(problem.w_shape).astype(result_dtype(x.dtype))
 
 
-def _taps(problem: ConvProblem) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
+def _taps(problem: ConvProblem) -> Iterator[tuple[Any, Any]]:
     """Yield each tap with the slice of the padded input that it multiplies."""
     for tap in itertools.product(*map(range, problem.kernel)):
-        yield tap, (
-            ...,
-            *(
-                slice(t * d, t * d + s * (o - 1) + 1, s)
-                for t, d, s, o in zip(tap, problem.dilation, problem.stride, problem.output, strict=True)
+        yield (
+            tap,
+            (
+                ...,
+                *(
+                    slice(t * d, t * d + s * (o - 1) + 1, s)
+                    for t, d, s, o in zip(tap, problem.dilation, problem.stride, problem.output, strict=True)
+                ),
             ),
         )
 
@@ -104,17 +107,24 @@ def _padded_size(problem: ConvProblem) -> tuple[int, ...]:
 def _dilated(problem: ConvProblem, x: Array) -> Array:
     size = tuple((n - 1) * b + 1 for n, b in zip(problem.spatial, problem.input_dilation, strict=True))
     dilated = np.zeros((*x.shape[: -problem.rank], *size), x.dtype)
-    dilated[(..., *(slice(None, None, b) for b in problem.input_dilation))] = x
+    every: tuple[Any, ...] = (..., *(slice(None, None, b) for b in problem.input_dilation))
+    dilated[every] = x
     return dilated
 
 
 def _padded(problem: ConvProblem, x: Array) -> Array:
     """Return x dilated, then cropped by negative padding, then with its border."""
     x = _dilated(problem, x)
-    crop = tuple(slice(max(-p, 0), n - max(-q, 0)) for n, (p, q) in zip(x.shape[-problem.rank :], problem.padding, strict=True))
+    sizes = x.shape[-problem.rank :]
+    crop: tuple[Any, ...] = (
+        ...,
+        *(slice(max(-p, 0), n - max(-q, 0)) for n, (p, q) in zip(sizes, problem.padding, strict=True)),
+    )
     width = [(0, 0)] * (x.ndim - problem.rank) + [(max(p, 0), max(q, 0)) for p, q in problem.padding]
     options = {"constant_values": problem.padding_value} if problem.padding_mode == "zeros" else {}
-    return np.pad(x[(..., *crop)], width, mode=_NUMPY_PAD[problem.padding_mode], **options)  # type: ignore[call-overload]
+    mode: Any = _NUMPY_PAD[problem.padding_mode]
+    padded: Array = np.pad(x[crop], width, mode=mode, **options)
+    return padded
 
 
 def _folded(problem: ConvProblem, padded: Array) -> Array:
@@ -134,7 +144,9 @@ def _folded(problem: ConvProblem, padded: Array) -> Array:
     return padded
 
 
-def _finish(problem: ConvProblem, grouped: Array, shape: tuple[int, ...], dtype: np.dtype[Any], bias: Array | None) -> Array:
+def _finish(
+    problem: ConvProblem, grouped: Array, shape: tuple[int, ...], dtype: np.dtype[Any], bias: Array | None
+) -> Array:
     """Return the grouped result with its bias, in the caller's layout and dtype."""
     result = grouped.reshape(grouped.shape[0], grouped.shape[1] * grouped.shape[2], *grouped.shape[3:])
     if bias is not None:

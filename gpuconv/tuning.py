@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CPU_COSTS", "CUDA_COSTS", "Cost"]
+__all__ = ["CPU_COSTS", "CUDA_COSTS", "CUDA_DIRECT_TILES", "CUDA_SIMULATOR_TILES", "Cost", "CudaTile"]
 
 
 class Cost(NamedTuple):
@@ -35,3 +35,47 @@ CUDA_COSTS: dict[str, Cost] = {
     # Not measured: no GPU has run this backend yet. Orders of magnitude only, so that the order of the rows is sane.
     "direct": Cost(50e-6, 2e12, 300e9),
 }
+
+
+class CudaTile(NamedTuple):
+    """Compile-time constants of the tiled CUDA kernels."""
+
+    positions: int
+    """Output positions of a block."""
+    outputs: int
+    """Output channels of a block."""
+    positions_per_thread: int
+    outputs_per_thread: int
+    depth: int
+    """Products of a sum whose weights are staged at a time."""
+    staged: int
+    """Elements of shared memory for inputs; at least depth * positions."""
+    axis_table: int
+    """Rows of a halo, all three axes together, that the border may be worked out for."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.positions // self.positions_per_thread * (self.outputs // self.outputs_per_thread)
+
+
+CUDA_DIRECT_TILES: dict[str, tuple[CudaTile, ...]] = {
+    # Not measured: chosen so that 128 threads, the registers of the compile gate (docs/kernels.md) and less than 48 KiB
+    # of shared memory make a block. One tile for many output channels, one for few, one for a single one.
+    "float32": (
+        CudaTile(128, 64, 8, 8, 16, 4096, 512),
+        CudaTile(512, 8, 8, 4, 8, 4096, 768),
+        CudaTile(512, 1, 4, 1, 8, 4096, 768),
+    ),
+    "float64": (
+        CudaTile(128, 32, 8, 4, 16, 3584, 512),
+        CudaTile(512, 8, 8, 4, 7, 3584, 768),
+        CudaTile(512, 1, 4, 1, 7, 3584, 768),
+    ),
+}
+
+CUDA_SIMULATOR_TILES: tuple[CudaTile, ...] = (
+    # The simulator pays for threads and barriers, not for registers: few threads with many outputs each.
+    CudaTile(32, 4, 8, 2, 16, 1024, 128),
+    CudaTile(32, 1, 8, 1, 16, 1024, 128),
+)

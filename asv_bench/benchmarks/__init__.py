@@ -1,0 +1,1 @@
+"""Benchmarks of every algorithm of every backend: one file a theme, the problems in `common`."""

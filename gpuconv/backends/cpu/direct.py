@@ -1,0 +1,210 @@
+"""Direct convolution: every dtype, operation, rank, border, layout and stride.
+
+Outputs are vectors along the last spatial axis; a few vectors for a few output channels are summed in registers over
+all input channels and taps. See docs/kernels.md for the blocking, its arithmetic and what it reaches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuconv.backends.cpu import direct_kernels as kernels
+from gpuconv.backends.cpu import threads
+from gpuconv.backends.cpu.direct_geometry import accumulator_of, contraction_geometry, correlation_geometry
+from gpuconv.backends.cpu.simd import CODES
+from gpuconv.boundary import source_index
+from gpuconv.dtypes import name_of, result_dtype, to_numpy
+from gpuconv.tuning import CPU_COSTS
+
+if TYPE_CHECKING:
+    from gpuconv.backends.cpu import Device
+    from gpuconv.dispatch import Call
+    from gpuconv.problem import ConvProblem
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["cost", "pack", "run", "supports"]
+
+
+def supports(call: Call, device: Device) -> str | None:
+    """Return None: this algorithm serves every call."""
+    return None
+
+
+def cost(call: Call, device: Device) -> float:
+    """Return the estimated seconds."""
+    constants = CPU_COSTS["direct"][device.vector_bits]
+    rate = constants.flops * device.threads * 4 / np.dtype(call.accumulator).itemsize
+    return constants.overhead + call.flops / rate + call.bytes / constants.bandwidth
+
+
+def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
+    """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
+    if call.operation == "weight_gradient":
+        _contract(call, x, w, y)
+        return
+    if call.operation != "forward":
+        if call.problem.padding_mode != "zeros":
+            _fold_border(call, x, w, y)
+            return
+        x, y = y, x
+    correlation = _correlation(call)
+    correlation.run(x, y, bias, correlation.pack(w) if packed is None else packed)
+
+
+def pack(call: Call, w: Array) -> Array | None:
+    """Return the weights as the kernel reads them, phase by phase (see `direct_kernels.weight_packing`)."""
+    return _correlation(call).pack(w)
+
+
+def _real(dtype: str) -> str:
+    """Return the dtype of the parts of a complex one, or the real dtype itself."""
+    return {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
+
+
+def _address(array: Array) -> int:
+    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def _operand(problem: ConvProblem, array: Array) -> list[int]:
+    """Return x's or y's address, the bytes between neighbours (batch, channel, z, y, x), and half an element."""
+    batch, *rest = array.strides if problem.batched else (0, *array.strides)
+    channel = rest.pop(0 if problem.layout == "channels_first" else -1)
+    return [_address(array), batch, channel, *(0,) * (3 - problem.rank), *rest, array.itemsize // 2]
+
+
+@functools.lru_cache(maxsize=1024)
+def _correlation(call: Call) -> _Correlation:
+    return _Correlation(call)
+
+
+class _Correlation:
+    """A forward or transposed convolution as the forward correlation that the kernel computes."""
+
+    def __init__(self, call: Call) -> None:
+        self.forward, self.is_forward = call.problem, call.operation == "forward"
+        self.problem = problem = call.problem if self.is_forward else call.problem.adjoint()
+        self.dtype = np.dtype(accumulator_of(call.dtype, call.accumulator))
+        self.bias_dtype = np.result_type(self.dtype, 1j) if call.is_complex else self.dtype
+        self.geometry = g = correlation_geometry(problem, self.dtype.name, call.is_complex)
+        self.codes = CODES[_real(call.dtype)], CODES[self.dtype.name]
+        self.fill = np.array([problem.padding_value, 0], self.dtype)
+        combinations = [list(itertools.product(*(axis.taps for axis in phase))) for phase in problem.all_phases]
+        # Kernel positions of all phases' taps, one phase after the other.
+        self.taps = np.array([[t for t, _ in taps] for phase in combinations for taps in phase], np.int64)
+        self.taps.shape = (-1, problem.rank)
+        self.first_taps = 8 * np.cumsum([0, *map(len, combinations[:-1])])
+        # A few thousand elements are packed sooner than a second thread hears of them.
+        self.pack_tasks = len(combinations) * problem.groups * -(-int(g.record["outputs"]) // kernels.ROWS)
+        self.pack_slice = max(1, 10**8 * self.pack_tasks // max(g.packed_elements, 1))
+        self.packing = np.zeros((), kernels.PACKING)
+        for name in ("channels", "outputs", "is_complex", "groups", "phases", "phase_count"):
+            self.packing[name] = g.record[name]
+        self.packing["conjugate"] = call.operation == "input_gradient"
+        self.packing["blocks"] = -(-int(g.record["outputs"]) // kernels.ROWS)
+
+    def pack(self, w: Array) -> Array | None:
+        """Return the packed weights, or None where there are none."""
+        g = self.geometry
+        if g.packed_elements == 0:
+            return None
+        packed = np.empty(g.packed_elements, self.dtype)
+        outputs, channels, *spatial = w.strides
+        address, group = _address(w), outputs * (self.forward.out_channels // self.forward.groups)
+        if not self.is_forward:
+            # The adjoint exchanges the channel axes within a group and turns the kernel around.
+            outputs, channels = channels, outputs
+            address += sum((k - 1) * stride for k, stride in zip(self.problem.kernel, spatial, strict=True))
+            spatial = [-stride for stride in spatial]
+        offsets = self.taps @ np.array(spatial, np.int64)
+        tables = self.first_taps + _address(offsets)
+        words = self.packing.reshape(1).view(np.int64).copy()
+        words[:7] = (address, group, outputs, channels, w.itemsize // 2, _address(packed), _address(tables))
+        kernel = kernels.weight_packing(*self.codes)
+        threads.run(kernel, words, self.pack_tasks, 64, self.pack_slice, alone=g.packed_elements < 20_000)
+        return packed
+
+    def run(self, x: Array, y: Array, bias: Array | None, packed: Array | None) -> None:
+        """Write the correlation of x into y."""
+        g = self.geometry
+        words = g.words.copy()
+        sums_bias = None if bias is None else np.ascontiguousarray(bias, self.bias_dtype)
+        words[:17] = (
+            *_operand(self.problem, x), *_operand(self.problem, y), 0 if packed is None else _address(packed),
+            0 if sums_bias is None else _address(sums_bias), _address(self.fill),
+        )  # fmt: skip
+        kernel = kernels.correlation(*self.codes, CODES[_real(name_of(y.dtype))])
+        threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks)
+
+
+def _contract(call: Call, x: Array, w: Array, y: Array) -> None:
+    """Write the weight gradient into w."""
+    problem, dtype = call.problem, np.dtype(accumulator_of(call.dtype, call.accumulator))
+    g = contraction_geometry(problem, dtype.name, call.is_complex)
+    count = int(g.record["partial_count"])
+    if count == 0:
+        w[...] = 0
+        return
+    partials = np.empty((count, g.packed_elements), dtype)
+    fill = np.array([problem.padding_value, 0], dtype)
+    words = g.words.copy()
+    words[:18] = (*_operand(problem, x), *_operand(problem, y), 0, 0, _address(fill), _address(partials))
+    kernel = kernels.contraction(CODES[_real(call.dtype)], CODES[dtype.name])
+    threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks)
+    gradient = _gathered(problem, g, partials[0] if count == 1 else partials.sum(axis=0, dtype=dtype))
+    if call.is_complex:
+        # The real products of the parts of y (rows) and of x (columns) make y * conj(x).
+        outputs, channels = gradient.shape[1] // 2, gradient.shape[2] // 2
+        p = gradient.reshape(problem.groups, outputs, 2, channels, 2, *problem.kernel)
+        gradient = np.empty((problem.groups, outputs, channels, *problem.kernel), np.result_type(dtype, 1j))
+        np.add(p[:, :, 0, :, 0], p[:, :, 1, :, 1], out=gradient.real)
+        np.subtract(p[:, :, 1, :, 0], p[:, :, 0, :, 1], out=gradient.imag)
+    w[...] = gradient.reshape(problem.w_shape).astype(w.dtype, copy=False)
+
+
+def _gathered(problem: ConvProblem, g: Any, sums: Array) -> Array:
+    """Return the phases' sums as one array (groups, outputs, channels, kernel...)."""
+    shape = (problem.groups, int(g.record["outputs"]), int(g.record["channels"]))
+    if len(g.phases) == 1 and int(g.phases[0]["tap_count"]) == math.prod(problem.kernel):
+        return sums.reshape(*shape, *problem.kernel)
+    whole = np.zeros((*shape, *problem.kernel), sums.dtype)
+    for phase, combination in zip(g.phases, problem.all_phases, strict=True):
+        taps = [[t for t, _ in axis.taps] for axis in combination]
+        size = math.prod(shape) * int(phase["tap_count"])
+        start = int(phase["partial_offset"]) // sums.itemsize
+        whole[(slice(None),) * 3 + np.ix_(*taps)] += sums[start : start + size].reshape(*shape, *map(len, taps))
+    return whole
+
+
+def _fold_border(call: Call, x: Array, w: Array, y: Array) -> None:
+    """Write the input gradient of a problem whose border is not zeros.
+
+    The gradient by the input with its border is a plain one; each of its border elements is then added to the element
+    that the border showed there.
+    """
+    problem = call.problem
+    wide = problem.on_padded()
+    correlation = _correlation(dataclasses.replace(call, problem=wide))
+    folded: Array = np.empty(wide.x_shape, correlation.bias_dtype)
+    correlation.run(y, folded, None, correlation.pack(w))
+    first = x.ndim - problem.rank - (problem.layout == "channels_last")
+    for axis, (p, q) in enumerate(problem.padding):
+        low, high = problem.cropped[axis]
+        size = high - low
+        moved = np.moveaxis(folded, first + axis, 0)
+        core = moved[max(p, 0) : max(p, 0) + size]
+        for position in (*range(-max(p, 0), 0), *range(size, size + max(q, 0))):
+            core[source_index(problem.mode_code, position, size)] += moved[position + max(p, 0)]
+        folded = np.moveaxis(core, 0, first + axis)
+    if folded.shape != x.shape:
+        x[...] = 0
+    place: list[slice] = [slice(None)] * x.ndim
+    for axis, (low, high) in enumerate(problem.cropped):
+        place[first + axis] = slice(low, high)
+    x[tuple(place)] = folded.astype(result_dtype(to_numpy(call.dtype)), copy=False)

@@ -1,0 +1,385 @@
+"""The vector layer: LLVM vector code behind Numba intrinsics, for whatever width the host has.
+
+Kernels hold addresses as int64 and call these intrinsics with them, so that one compiled kernel
+serves arrays of any strides, read-only or not. Element types are small integer codes (`CODES`),
+because a Numba function that captures anything but integers misses its on-disk cache.
+
+Half precision is converted by integer arithmetic on the bits: exact, and the same on every host.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pathlib
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+__all__ = [
+    "BYTES",
+    "CODES",
+    "broadcast",
+    "constant",
+    "copy_run",
+    "cpu_name",
+    "element_type",
+    "fill_run",
+    "lanes_of",
+    "load",
+    "load_vector",
+    "multiply_add",
+    "read",
+    "registers",
+    "source_version",
+    "store",
+    "store_vector",
+    "vector_bits",
+    "write_run",
+    "zero",
+]
+
+CODES = {
+    "float32": 0,
+    "float64": 1,
+    "int32": 2,
+    "int64": 3,
+    "float16": 4,
+    "bfloat16": 5,
+    "int8": 6,
+    "uint8": 7,
+    "int16": 8,
+    "uint16": 9,
+    "uint32": 10,
+    "uint64": 11,
+}
+"""Element types by code. The first four are also the types that sums are kept in."""
+
+BYTES = {0: 4, 1: 8, 2: 4, 3: 8, 4: 2, 5: 2, 6: 1, 7: 1, 8: 2, 9: 2, 10: 4, 11: 8}
+_UNSIGNED = {7, 9, 10, 11}
+_I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
+
+
+# The host
+
+
+@functools.cache
+def _features() -> dict[str, bool]:
+    """Return the features that Numba compiles for, which its environment variables may restrict."""
+    from numba.core import config
+    from numba.core.codegen import get_host_cpu_features
+
+    text = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    return {item[1:]: item[0] == "+" for item in text.split(",") if item}
+
+
+@functools.cache
+def cpu_name() -> str:
+    """Return LLVM's name of the host's processor."""
+    import llvmlite.binding as llvm
+    from numba.core import config
+
+    return str(config.CPU_NAME or llvm.get_host_cpu_name())
+
+
+@functools.cache
+def vector_bits() -> int:
+    """Return the width of the host's vectors in bits."""
+    features = _features()
+    if features.get("avx512f"):
+        return 512
+    return 256 if features.get("avx") else 128
+
+
+@functools.cache
+def registers() -> int:
+    """Return how many vector registers the host has."""
+    import platform
+
+    return 32 if _features().get("avx512f") or platform.machine() in ("aarch64", "arm64") else 16
+
+
+@functools.cache
+def _has_fma() -> bool:
+    import platform
+
+    return _features().get("fma", False) or platform.machine() in ("aarch64", "arm64")
+
+
+@functools.cache
+def source_version() -> int:
+    """Return a number that changes whenever a source file of this folder does.
+
+    Numba's cache looks only at the file of the function that it compiled. Factories capture this number, so that
+    a change to an intrinsic or helper elsewhere is not answered with stale code.
+    """
+    digest = hashlib.blake2b(digest_size=7)
+    for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return int.from_bytes(digest.digest(), "big")
+
+
+# Types and conversions
+
+
+def lanes_of(code: int) -> int:
+    """Return how many numbers of a type a vector holds."""
+    return vector_bits() // 8 // BYTES[code]
+
+
+def element_type(code: int) -> Any:
+    """Return the LLVM type of a code."""
+    return {0: ir.FloatType(), 1: ir.DoubleType()}.get(code) or ir.IntType(8 * BYTES[code])
+
+
+def _shaped(element: Any, n: int) -> Any:
+    """Return the type of n elements: a scalar for 1."""
+    return element if n == 1 else ir.VectorType(element, n)
+
+
+def _splat(type_: Any, value: Any) -> Any:
+    if isinstance(type_, ir.VectorType):
+        return ir.Constant(type_, [ir.Constant(type_.element, value)] * type_.count)
+    return ir.Constant(type_, value)
+
+
+def _pointer(builder: Any, address: Any, type_: Any) -> Any:
+    return builder.inttoptr(address, type_.as_pointer())
+
+
+def load_vector(builder: Any, address: Any, code: int, n: int) -> Any:
+    """Load n elements that lie anywhere."""
+    return builder.load(_pointer(builder, address, _shaped(element_type(code), n)), align=BYTES[code])
+
+
+def store_vector(builder: Any, value: Any, address: Any, code: int) -> None:
+    """Store elements that may lie anywhere."""
+    builder.store(value, _pointer(builder, address, value.type), align=BYTES[code])
+
+
+def _widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> Any:
+    """Convert what was loaded as `source` into the type of the sums."""
+    if source == accumulator:
+        return value
+    i32, f32 = _shaped(_I32, n), _shaped(ir.FloatType(), n)
+    if source == CODES["bfloat16"]:
+        return builder.bitcast(builder.shl(builder.zext(value, i32), _splat(i32, 16)), f32)
+    if source == CODES["float16"]:
+        bits = builder.zext(value, i32)
+        sign = builder.shl(builder.and_(bits, _splat(i32, 0x8000)), _splat(i32, 16))
+        magnitude = builder.shl(builder.and_(bits, _splat(i32, 0x7FFF)), _splat(i32, 13))
+        # As a float the shifted bits have an exponent 112 too small, subnormals included; infinity and NaN are apart.
+        finite = builder.bitcast(builder.fmul(builder.bitcast(magnitude, f32), _splat(f32, 2.0**112)), i32)
+        special = builder.icmp_unsigned(">=", magnitude, _splat(i32, 0x7C00 << 13))
+        chosen = builder.select(special, builder.or_(magnitude, _splat(i32, 0x7F800000)), finite)
+        return builder.bitcast(builder.or_(chosen, sign), f32)
+    target = _shaped(element_type(accumulator), n)
+    if BYTES[source] == BYTES[accumulator]:
+        return value
+    if BYTES[source] > BYTES[accumulator]:
+        return builder.trunc(value, target)
+    return builder.zext(value, target) if source in _UNSIGNED else builder.sext(value, target)
+
+
+def _narrow(builder: Any, value: Any, accumulator: int, target: int, n: int) -> Any:
+    """Convert a sum into the type of the result: rounding to nearest even, wrapping around."""
+    if target == accumulator or (target not in (4, 5) and BYTES[target] == BYTES[accumulator]):
+        return value
+    if target not in (4, 5):
+        type_ = _shaped(element_type(target), n)
+        if BYTES[target] < BYTES[accumulator]:
+            return builder.trunc(value, type_)
+        return builder.sext(value, type_)
+    i16, i32, f32 = _shaped(_I16, n), _shaped(_I32, n), _shaped(ir.FloatType(), n)
+    bits = builder.bitcast(value, i32)
+    sign = builder.lshr(builder.and_(bits, _splat(i32, 0x80000000)), _splat(i32, 16))
+    magnitude = builder.and_(bits, _splat(i32, 0x7FFFFFFF))
+    is_nan = builder.icmp_unsigned(">", magnitude, _splat(i32, 0x7F800000))
+    drop = 16 if target == CODES["bfloat16"] else 13
+    odd = builder.and_(builder.lshr(magnitude, _splat(i32, drop)), _splat(i32, 1))
+    if target == CODES["bfloat16"]:
+        rounded = builder.lshr(builder.add(magnitude, builder.add(odd, _splat(i32, 0x7FFF))), _splat(i32, 16))
+        quiet = builder.or_(builder.lshr(magnitude, _splat(i32, 16)), _splat(i32, 0x40))
+        chosen = builder.select(is_nan, quiet, rounded)
+    else:
+        rebased = builder.add(magnitude, _splat(i32, (-112 << 23) & 0xFFFFFFFF))
+        normal = builder.lshr(builder.add(rebased, builder.add(odd, _splat(i32, 0xFFF))), _splat(i32, 13))
+        # Adding 0.5 lets the float unit round a subnormal result to its last place.
+        half = _splat(i32, 126 << 23)
+        shifted = builder.fadd(builder.bitcast(magnitude, f32), builder.bitcast(half, f32))
+        subnormal = builder.sub(builder.bitcast(shifted, i32), half)
+        chosen = builder.select(builder.icmp_unsigned("<", magnitude, _splat(i32, 113 << 23)), subnormal, normal)
+        overflow = builder.icmp_unsigned(">=", magnitude, _splat(i32, 143 << 23))
+        chosen = builder.select(overflow, _splat(i32, 0x7C00), chosen)
+        chosen = builder.select(is_nan, _splat(i32, 0x7E00), chosen)
+    return builder.trunc(builder.or_(chosen, sign), i16)
+
+
+def multiply_add(builder: Any, a: Any, b: Any, c: Any, code: int) -> Any:
+    """Return a * b + c, fused where the host can."""
+    if code in (2, 3):
+        return builder.add(builder.mul(a, b), c)
+    if not _has_fma():
+        return builder.fadd(builder.fmul(a, b), c)
+    # llvmlite's declare_intrinsic does not take vector types, so the function is declared by its name.
+    suffix = "f32" if code == 0 else "f64"
+    name = f"llvm.fma.v{a.type.count}{suffix}" if isinstance(a.type, ir.VectorType) else f"llvm.fma.{suffix}"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(a.type, [a.type] * 3), name)
+    return builder.call(function, [a, b, c])
+
+
+def broadcast(builder: Any, value: Any, n: int) -> Any:
+    """Return n copies of a scalar as a vector; the scalar itself for 1."""
+    if n == 1:
+        return value
+    type_ = ir.VectorType(value.type, n)
+    one = builder.insert_element(ir.Constant(type_, ir.Undefined), value, ir.Constant(_I32, 0))
+    zeros = ir.Constant(ir.VectorType(_I32, n), [0] * n)
+    return builder.shuffle_vector(one, ir.Constant(type_, ir.Undefined), zeros)
+
+
+def _number(code: int) -> Any:
+    return (types.float32, types.float64, types.int32, types.int64)[code]
+
+
+def constant(value: int) -> Any:
+    """Return an int64 constant."""
+    return ir.Constant(_I64, value)
+
+
+# Scalars
+
+
+@intrinsic(prefer_literal=True)
+def read(typingctx: Any, address: Any) -> Any:
+    """Return the int64 at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return load_vector(builder, args[0], 3, 1)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic(prefer_literal=True)
+def load(typingctx: Any, address: Any, source: Any, accumulator: Any) -> Any:
+    """Return the element of type `source` at an address, converted to the accumulator's type."""
+    s, a = source.literal_value, accumulator.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _widen(builder, load_vector(builder, args[0], s, 1), s, a, 1)
+
+    return _number(a)(types.int64, source, accumulator), codegen
+
+
+@intrinsic(prefer_literal=True)
+def store(typingctx: Any, address: Any, value: Any, accumulator: Any, target: Any) -> Any:
+    """Store a value of the accumulator's type at an address as type `target`."""
+    a, t = accumulator.literal_value, target.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        store_vector(builder, _narrow(builder, args[1], a, t, 1), args[0], t)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, _number(a), accumulator, target), codegen
+
+
+@intrinsic(prefer_literal=True)
+def zero(typingctx: Any, accumulator: Any) -> Any:
+    """Return 0 of the accumulator's type."""
+    a = accumulator.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(element_type(a), 0)
+
+    return _number(a)(accumulator), codegen
+
+
+# Runs of elements
+
+
+@intrinsic(prefer_literal=True)
+def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, source: Any, accumulator: Any) -> Any:
+    """Copy `count` elements, `step` bytes apart, to consecutive places of the accumulator's type."""
+    s, a = source.literal_value, accumulator.literal_value
+    size, n = BYTES[a], lanes_of(a)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, address, count, step = args[:4]
+
+        def elements(first: Any, number: Any) -> None:
+            with cgutils.for_range(builder, number) as loop:
+                i = builder.add(first, loop.index)
+                value = load_vector(builder, builder.add(address, builder.mul(i, step)), s, 1)
+                store_vector(
+                    builder, _widen(builder, value, s, a, 1), builder.add(to, builder.mul(i, constant(size))), a
+                )
+
+        with builder.if_else(builder.icmp_signed("==", step, constant(BYTES[s]))) as (dense, strided):
+            with dense:
+                full = builder.sdiv(count, constant(n))
+                with cgutils.for_range(builder, full) as loop:
+                    i = builder.mul(loop.index, constant(n))
+                    value = load_vector(builder, builder.add(address, builder.mul(i, constant(BYTES[s]))), s, n)
+                    store_vector(
+                        builder, _widen(builder, value, s, a, n), builder.add(to, builder.mul(i, constant(size))), a
+                    )
+                done = builder.mul(full, constant(n))
+                elements(done, builder.sub(count, done))
+            with strided:
+                elements(constant(0), count)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(i64, i64, i64, i64, source, accumulator), codegen
+
+
+@intrinsic(prefer_literal=True)
+def fill_run(typingctx: Any, to: Any, count: Any, value: Any, accumulator: Any) -> Any:
+    """Write `value` to `count` consecutive places of the accumulator's type."""
+    a = accumulator.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, count, value = args[:3]
+        with cgutils.for_range(builder, count) as loop:
+            store_vector(builder, value, builder.add(to, builder.mul(loop.index, constant(BYTES[a]))), a)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, _number(a), accumulator), codegen
+
+
+@intrinsic(prefer_literal=True)
+def write_run(
+    typingctx: Any, to: Any, step: Any, address: Any, count: Any, bias: Any, accumulator: Any, target: Any
+) -> Any:
+    """Write `count` consecutive sums, plus the bias, to places `step` bytes apart of type `target`."""
+    a, t = accumulator.literal_value, target.literal_value
+    n = lanes_of(a)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, step, address, count, bias = args[:5]
+        plus = builder.fadd if a < 2 else builder.add
+
+        def write(i: Any, width: int) -> None:
+            value = load_vector(builder, builder.add(address, builder.mul(i, constant(BYTES[a]))), a, width)
+            value = _narrow(builder, plus(value, broadcast(builder, bias, width)), a, t, width)
+            store_vector(builder, value, builder.add(to, builder.mul(i, step)), t)
+
+        def elements(first: Any, number: Any) -> None:
+            with cgutils.for_range(builder, number) as loop:
+                write(builder.add(first, loop.index), 1)
+
+        with builder.if_else(builder.icmp_signed("==", step, constant(BYTES[t]))) as (dense, strided):
+            with dense:
+                full = builder.sdiv(count, constant(n))
+                with cgutils.for_range(builder, full) as loop:
+                    write(builder.mul(loop.index, constant(n)), n)
+                done = builder.mul(full, constant(n))
+                elements(done, builder.sub(count, done))
+            with strided:
+                elements(constant(0), count)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(i64, i64, i64, i64, _number(a), accumulator, target), codegen

@@ -1,0 +1,325 @@
+"""Edges and second derivatives: differences along axes, summed or combined to magnitudes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuconv.ndimage.correlation import correlate1d
+from gpuconv.ndimage.engine import (
+    Pass,
+    adopt,
+    border,
+    check_axes,
+    check_axis,
+    per_axis,
+    prepare_output,
+    run_passes,
+)
+from gpuconv.ndimage.shared_docs import documented
+from gpuconv.ndimage.smoothing import gaussian_filter
+
+if TYPE_CHECKING:
+    from gpuconv.ndimage.engine import Array
+
+__all__ = [
+    "gaussian_gradient_magnitude",
+    "gaussian_laplace",
+    "generic_gradient_magnitude",
+    "generic_laplace",
+    "laplace",
+    "prewitt",
+    "sobel",
+]
+
+
+@documented
+def prewitt(input: Any, axis: int = -1, output: Any = None, mode: Any = "reflect", cval: Any = 0.0) -> Array:
+    """Take the difference along one axis and the sum of three elements along every other: Prewitt's filter.
+
+    Parameters
+    ----------
+    <input>
+    axis : int
+    <output>
+    <modes>
+
+    <returns>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuconv import ndimage
+    >>> ndimage.prewitt(np.arange(9.0).reshape(3, 3), axis=0)
+    array([[ 9.,  9.,  9.],
+           [18., 18., 18.],
+           [ 9.,  9.,  9.]])
+    """
+    return _edge(input, axis, output, mode, cval, [1.0, 1.0, 1.0])
+
+
+@documented
+def sobel(input: Any, axis: int = -1, output: Any = None, mode: Any = "reflect", cval: Any = 0.0) -> Array:
+    """Take the difference along one axis and smooth by 1, 2, 1 along every other: Sobel's filter.
+
+    Parameters
+    ----------
+    <input>
+    axis : int
+    <output>
+    <modes>
+
+    <returns>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuconv import ndimage
+    >>> ndimage.sobel(np.arange(9.0).reshape(3, 3))
+    array([[4., 8., 4.],
+           [4., 8., 4.],
+           [4., 8., 4.]])
+    """
+    return _edge(input, axis, output, mode, cval, [1.0, 2.0, 1.0])
+
+
+def _edge(input: Any, axis: int, output: Any, mode: Any, cval: Any, smoothing: Sequence[float]) -> Array:
+    x = adopt(input)
+    axis = check_axis(axis, x.ndim)
+    modes = [border(name) for name in per_axis("mode", mode, x.ndim)]
+    passes = [Pass(axis, np.array([-1.0, 0.0, 1.0]), modes[axis])]
+    passes += [Pass(other, np.array(smoothing), modes[other]) for other in range(x.ndim) if other != axis]
+    return run_passes(x, passes, cval, prepare_output(output, x, is_complex=x.dtype.kind == "c"))
+
+
+@documented
+def generic_laplace(
+    input: Any,
+    derivative2: Callable[..., Any],
+    output: Any = None,
+    mode: Any = "reflect",
+    cval: Any = 0.0,
+    extra_arguments: tuple[Any, ...] = (),
+    extra_keywords: dict[str, Any] | None = None,
+    *,
+    axes: Any = None,
+) -> Array:
+    """Sum a second derivative over the axes.
+
+    Parameters
+    ----------
+    <input>
+    derivative2 : callable
+        Called as ``derivative2(input, axis, output, mode, cval, *extra_arguments, **extra_keywords)``; it writes
+        `output`, or returns an array if that is a dtype.
+    <output>
+    <modes>
+    extra_arguments : tuple
+    extra_keywords : dict, optional
+    <axes>
+
+    <returns>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuconv import ndimage
+    >>> def second(input, axis, output, mode, cval):
+    ...     return ndimage.correlate1d(input, [1, -2, 1], axis, output, mode, cval)
+    >>> ndimage.generic_laplace(np.array([0.0, 1.0, 4.0, 9.0, 16.0]), second)
+    array([ 1.,  2.,  2.,  2., -7.])
+    """
+    x, result, axes, modes = _prepared(input, output, mode, axes)
+    keywords = extra_keywords or {}
+    if not axes:
+        result[...] = x
+    for axis, name in zip(axes, modes, strict=True):
+        if axis == axes[0]:
+            derivative2(x, axis, result, name, cval, *extra_arguments, **keywords)
+        else:
+            result += derivative2(x, axis, result.dtype, name, cval, *extra_arguments, **keywords)
+    return result
+
+
+@documented
+def generic_gradient_magnitude(
+    input: Any,
+    derivative: Callable[..., Any],
+    output: Any = None,
+    mode: Any = "reflect",
+    cval: Any = 0.0,
+    extra_arguments: tuple[Any, ...] = (),
+    extra_keywords: dict[str, Any] | None = None,
+    *,
+    axes: Any = None,
+) -> Array:
+    """Take the root of the sum of a first derivative's squares over the axes.
+
+    Parameters
+    ----------
+    <input>
+    derivative : callable
+        Called as ``derivative(input, axis, output, mode, cval, *extra_arguments, **extra_keywords)``; it writes
+        `output`, or returns an array, which is then changed, if that is a dtype.
+    <output>
+    <modes>
+    extra_arguments : tuple
+    extra_keywords : dict, optional
+    <axes>
+
+    <returns>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuconv import ndimage
+    >>> ndimage.generic_gradient_magnitude(np.eye(3), ndimage.sobel).round(2)
+    array([[2.83, 3.16, 1.41],
+           [3.16, 0.  , 3.16],
+           [1.41, 3.16, 2.83]])
+    """
+    x, result, axes, modes = _prepared(input, output, mode, axes)
+    keywords = extra_keywords or {}
+    if not axes:
+        result[...] = x
+        return result
+    for axis, name in zip(axes, modes, strict=True):
+        if axis == axes[0]:
+            derivative(x, axis, result, name, cval, *extra_arguments, **keywords)
+            np.multiply(result, result, out=result)
+        else:
+            part = derivative(x, axis, result.dtype, name, cval, *extra_arguments, **keywords)
+            result += np.multiply(part, part, out=part)
+    return np.sqrt(result, out=result, casting="unsafe")
+
+
+def _prepared(input: Any, output: Any, mode: Any, axes: Any) -> tuple[Array, Array, tuple[int, ...], list[Any]]:
+    """Return the input, an output that does not overlap it, the axes and their modes."""
+    x = adopt(input)
+    axes = check_axes(axes, x.ndim)
+    modes = per_axis("mode", mode, len(axes))
+    result = prepare_output(output, x)
+    return (x.copy() if np.may_share_memory(x, result) else x), result, axes, modes
+
+
+@documented
+def laplace(input: Any, output: Any = None, mode: Any = "reflect", cval: Any = 0.0, *, axes: Any = None) -> Array:
+    """Sum the second differences along the axes.
+
+    Parameters
+    ----------
+    <input>
+    <output>
+    <modes>
+    <axes>
+
+    <returns>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuconv import ndimage
+    >>> ndimage.laplace(np.eye(3))
+    array([[-2.,  2.,  0.],
+           [ 2., -4.,  2.],
+           [ 0.,  2., -2.]])
+    """
+    return generic_laplace(input, _second_difference, output, mode, cval, axes=axes)
+
+
+def _second_difference(input: Any, axis: int, output: Any, mode: str, cval: Any) -> Array:
+    return correlate1d(input, [1.0, -2.0, 1.0], axis, output, mode, cval)
+
+
+@documented
+def gaussian_laplace(
+    input: Any,
+    sigma: Any,
+    output: Any = None,
+    mode: Any = "reflect",
+    cval: Any = 0.0,
+    *,
+    axes: Any = None,
+    **kwargs: Any,
+) -> Array:
+    """Sum the second derivatives of a Gaussian along the axes: `laplace` of the smoothed input.
+
+    Parameters
+    ----------
+    <input>
+    sigma : float or sequence of float
+        Standard deviations along the axes.
+    <output>
+    <modes>
+    <axes>
+    **kwargs
+        Passed to `gaussian_filter`.
+
+    <returns>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuconv import ndimage
+    >>> ndimage.gaussian_laplace(np.eye(3), 1).round(2)
+    array([[-0.38,  0.04,  0.35],
+           [ 0.04, -0.07,  0.04],
+           [ 0.35,  0.04, -0.38]])
+    """
+    x = adopt(input)
+    filtered = check_axes(axes, x.ndim)
+    widths = [0.0] * x.ndim
+    for axis, width in zip(filtered, per_axis("sigma", sigma, len(filtered)), strict=True):
+        widths[axis] = width
+    second = functools.partial(_gaussian_derivative, derivative=2)
+    return generic_laplace(x, second, output, mode, cval, (widths,), kwargs, axes=axes)
+
+
+@documented
+def gaussian_gradient_magnitude(
+    input: Any,
+    sigma: Any,
+    output: Any = None,
+    mode: Any = "reflect",
+    cval: Any = 0.0,
+    *,
+    axes: Any = None,
+    **kwargs: Any,
+) -> Array:
+    """Take the magnitude of the gradient by a Gaussian's first derivatives.
+
+    Parameters
+    ----------
+    <input>
+    sigma : float or sequence of float
+        Standard deviations along all axes of the input, as in SciPy: `axes` does not keep the others unsmoothed.
+    <output>
+    <modes>
+    <axes>
+    **kwargs
+        Passed to `gaussian_filter`.
+
+    <returns>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuconv import ndimage
+    >>> ndimage.gaussian_gradient_magnitude(np.eye(3), 1).round(2)
+    array([[0.15, 0.2 , 0.13],
+           [0.2 , 0.  , 0.2 ],
+           [0.13, 0.2 , 0.15]])
+    """
+    first = functools.partial(_gaussian_derivative, derivative=1)
+    return generic_gradient_magnitude(input, first, output, mode, cval, (sigma,), kwargs, axes=axes)
+
+
+def _gaussian_derivative(
+    input: Any, axis: int, output: Any, mode: Any, cval: Any, sigma: Any, *, derivative: int, **kwargs: Any
+) -> Array:
+    order = [0] * np.ndim(input)
+    order[axis] = derivative
+    return gaussian_filter(input, sigma, order, output, mode, cval, **kwargs)

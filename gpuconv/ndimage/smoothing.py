@@ -1,0 +1,244 @@
+"""Gaussian filters, their derivatives, and means over boxes."""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuconv.ndimage.engine import (
+    Pass,
+    adopt,
+    border,
+    check_axes,
+    check_axis,
+    check_origin,
+    per_axis,
+    prepare_output,
+    run_passes,
+)
+from gpuconv.ndimage.shared_docs import documented
+
+if TYPE_CHECKING:
+    from gpuconv.ndimage.engine import Array
+
+__all__ = ["gaussian_filter", "gaussian_filter1d", "gaussian_weights", "uniform_filter", "uniform_filter1d"]
+
+
+def gaussian_weights(sigma: float, order: int, radius: int) -> Array:
+    """Return a sampled Gaussian of 2*radius + 1 weights and sum 1, or its derivative, as a correlation's weights.
+
+    A derivative is the Gaussian times a polynomial q, and differentiating that gives (q' - q*x/sigma**2) times it.
+    """
+    x = np.arange(-radius, radius + 1, dtype=np.float64)
+    weights = np.exp(-0.5 * (x / sigma) ** 2)
+    weights /= weights.sum()
+    q = np.polynomial.Polynomial([1.0])
+    for _ in range(order):
+        q = q.deriv() - q * np.polynomial.Polynomial([0.0, 1.0 / sigma**2])
+    return (q(x) * weights)[::-1]
+
+
+def _gaussian_pass(axis: int, sigma: Any, order: Any, mode: str, truncate: float, radius: Any) -> Pass:
+    reach = int(truncate * float(sigma) + 0.5) if radius is None else radius
+    if not isinstance(reach, numbers.Integral) or reach < 0:
+        raise ValueError(f"radius={reach!r}: Radius must be a nonnegative integer.")
+    if order < 0:
+        raise ValueError(f"order={order!r}: order must be non-negative")
+    return Pass(axis, gaussian_weights(float(sigma), order, int(reach)), mode)
+
+
+@documented
+def gaussian_filter1d(
+    input: Any,
+    sigma: float,
+    axis: int = -1,
+    order: int = 0,
+    output: Any = None,
+    mode: str = "reflect",
+    cval: Any = 0.0,
+    truncate: float = 4.0,
+    *,
+    radius: int | None = None,
+) -> Array:
+    """Filter an array along one axis with a Gaussian or a derivative of one.
+
+    Parameters
+    ----------
+    <input>
+    sigma : float
+        The Gaussian's standard deviation.
+    axis : int
+    order : int
+        Which derivative; 0 for the Gaussian itself.
+    <output>
+    <mode>
+    truncate : float
+        The weights reach round(truncate * sigma) elements to each side.
+    radius : int, optional
+        How far they reach, in place of `truncate`.
+
+    <returns>
+
+    Examples
+    --------
+    >>> from gpuconv import ndimage
+    >>> ndimage.gaussian_filter1d([1.0, 2.0, 3.0, 4.0, 5.0], 1).round(6)
+    array([1.427041, 2.067822, 3.      , 3.932178, 4.572959])
+    """
+    x = adopt(input)
+    step = _gaussian_pass(check_axis(axis, x.ndim), sigma, order, border(mode), truncate, radius)
+    return run_passes(x, [step], cval, prepare_output(output, x, is_complex=x.dtype.kind == "c"))
+
+
+@documented
+def gaussian_filter(
+    input: Any,
+    sigma: Any,
+    order: Any = 0,
+    output: Any = None,
+    mode: Any = "reflect",
+    cval: Any = 0.0,
+    truncate: float = 4.0,
+    *,
+    radius: Any = None,
+    axes: Any = None,
+) -> Array:
+    """Filter an array with a Gaussian or its derivatives, one axis after the other.
+
+    Parameters
+    ----------
+    <input>
+    sigma : float or sequence of float
+        Standard deviations; an axis with 0 is not filtered.
+    order : int or sequence of int
+        Which derivative along each axis; 0 for the Gaussian itself.
+    <output>
+    <modes>
+    truncate : float
+        The weights reach round(truncate * sigma) elements to each side.
+    radius : int or sequence of int, optional
+        How far they reach, in place of `truncate`.
+    <axes>
+
+    <returns>
+
+    Notes
+    -----
+    Between two axes the values have the output's dtype: for integers ask for a floating `output`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuconv import ndimage
+    >>> ndimage.gaussian_filter(np.eye(3), 1).round(3)
+    array([[0.502, 0.329, 0.168],
+           [0.329, 0.342, 0.329],
+           [0.168, 0.329, 0.502]])
+    """
+    x = adopt(input)
+    axes = check_axes(axes, x.ndim)
+    count = len(axes)
+    columns = (
+        per_axis("sigma", sigma, count),
+        per_axis("order", order, count),
+        per_axis("mode", mode, count),
+        per_axis("radius", radius, count),
+    )
+    passes = [
+        _gaussian_pass(axis, width, derivative, border(name), truncate, reach)
+        for axis, width, derivative, name, reach in zip(axes, *columns, strict=True)
+        if width > 1e-15
+    ]
+    return run_passes(x, passes, cval, prepare_output(output, x, is_complex=x.dtype.kind == "c"))
+
+
+@documented
+def uniform_filter1d(
+    input: Any,
+    size: int,
+    axis: int = -1,
+    output: Any = None,
+    mode: str = "reflect",
+    cval: Any = 0.0,
+    origin: int = 0,
+) -> Array:
+    """Replace each element by the mean of `size` elements along one axis.
+
+    Parameters
+    ----------
+    <input>
+    size : int
+    axis : int
+    <output>
+    <mode>
+    origin : int
+        Shifts the filter: 0 centres it over the pixel, positive values move it to the left.
+
+    <returns>
+
+    Examples
+    --------
+    >>> from gpuconv import ndimage
+    >>> ndimage.uniform_filter1d([2, 8, 0, 4, 1, 9, 9, 0], size=3)
+    array([4, 3, 4, 1, 4, 6, 6, 3])
+    """
+    x = adopt(input)
+    step = _uniform_pass(check_axis(axis, x.ndim), operator.index(size), border(mode), origin)
+    return run_passes(x, [step], cval, prepare_output(output, x, is_complex=x.dtype.kind == "c"))
+
+
+def _uniform_pass(axis: int, size: int, mode: str, origin: Any) -> Pass:
+    if size < 1:
+        raise RuntimeError(f"size={size}: incorrect filter size; it must be at least 1")
+    # Sums of integers are exact, and so are the means that are integers; weights of 1/size would fall short of them.
+    return Pass(axis, np.ones(size), mode, check_origin(origin, size), float(size))
+
+
+@documented
+def uniform_filter(
+    input: Any,
+    size: Any = 3,
+    output: Any = None,
+    mode: Any = "reflect",
+    cval: Any = 0.0,
+    origin: Any = 0,
+    *,
+    axes: Any = None,
+) -> Array:
+    """Replace each element by the mean of a box, one axis after the other.
+
+    Parameters
+    ----------
+    <input>
+    size : int or sequence of int
+        The box; an axis with 1 is not filtered.
+    <output>
+    <modes>
+    origin : int or sequence of int
+        Shifts the filter: 0 centres it over the pixel, positive values move it to the left.
+    <axes>
+
+    <returns>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuconv import ndimage
+    >>> ndimage.uniform_filter(9 * np.eye(3), 3)
+    array([[5., 3., 1.],
+           [3., 3., 3.],
+           [1., 3., 5.]])
+    """
+    x = adopt(input)
+    axes = check_axes(axes, x.ndim)
+    count = len(axes)
+    columns = (per_axis("size", size, count), per_axis("mode", mode, count), per_axis("origin", origin, count))
+    passes = [
+        _uniform_pass(axis, int(k), border(name), shift)
+        for axis, k, name, shift in zip(axes, *columns, strict=True)
+        if k > 1
+    ]
+    return run_passes(x, passes, cval, prepare_output(output, x, is_complex=x.dtype.kind == "c"))

@@ -1,0 +1,91 @@
+"""What holds of the CUDA backend without a GPU and outside the simulator."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import gpuconv
+from gpuconv import tuning
+from gpuconv.backends import cuda
+from gpuconv.backends.cuda import direct
+from gpuconv.problem import ConvProblem
+
+NO_GPU = cuda.unavailable() is not None
+needs_no_gpu = pytest.mark.skipif(not NO_GPU, reason="this process can run CUDA kernels")
+
+
+@needs_no_gpu
+def test_backend_without_a_gpu_raises_and_says_what_to_install():
+    x, w = np.ones((1, 1, 4)), np.ones((1, 1, 2))
+    with pytest.raises(gpuconv.BackendUnavailableError, match=r"NVIDIA driver") as error:
+        gpuconv.conv1d(x, w, backend="cuda")
+    assert "NUMBA_ENABLE_CUDASIM=1" in str(error.value)
+
+
+@needs_no_gpu
+def test_explain_gives_the_reason():
+    rows = gpuconv.explain(gpuconv.conv1d, np.ones((1, 1, 4)), np.ones((1, 1, 2))).rows
+    assert [row.reason for row in rows if row.backend == "cuda"] == [cuda.unavailable()]
+
+
+@pytest.mark.parametrize(
+    ("devices", "package", "expected"),
+    [
+        (None, True, 'pip install "gpuconv[cuda12]"'),
+        (0, True, "reports no GPU"),
+        (1, False, '"gpuconv[cuda13]"'),
+        (1, True, None),
+    ],
+)
+def test_unavailable(monkeypatch, devices, package, expected):
+    monkeypatch.setattr(cuda, "_simulated", lambda: False)
+    monkeypatch.setattr(cuda, "_count_devices", lambda: devices)
+    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: object() if package else None)
+    reason = cuda.unavailable()
+    assert reason is None if expected is None else expected in reason
+
+
+def test_asking_for_the_backend_imports_no_numba():
+    code = "import sys; from gpuconv.backends import cuda; cuda.unavailable(); sys.exit('numba' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("tile", [*sum(tuning.CUDA_DIRECT_TILES.values(), ()), *tuning.CUDA_SIMULATOR_TILES])
+def test_tiles_are_consistent(tile):
+    assert tile.positions % tile.positions_per_thread == 0
+    assert tile.outputs % tile.outputs_per_thread == 0
+    assert tile.staged >= tile.depth * tile.positions
+
+
+@pytest.mark.parametrize("tiles", tuning.CUDA_DIRECT_TILES.values(), ids=tuning.CUDA_DIRECT_TILES)
+def test_every_problem_gets_a_tile_that_fits(tiles):
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        rank = int(rng.integers(1, 4))
+        kernel = tuple(int(k) for k in rng.integers(1, 12, rank))
+        dilation = tuple(int(d) for d in rng.integers(1, 40, rank))
+        spatial = tuple(int(n) for n in rng.integers(1, 60, rank))
+        arguments = {
+            "stride": int(rng.integers(1, 5)),
+            "padding": [d * k for d, k in zip(dilation, kernel, strict=True)],
+        }
+        problem = ConvProblem.make((2, 4, *spatial), (8, 4, *kernel), dilation=dilation, **arguments)
+        for computed in (problem, problem.on_padded().adjoint()):
+            for phase in computed.all_phases:
+                counts, advances = tuple(a.count for a in phase), tuple(a.advance for a in phase)
+                spans = tuple(a.taps[-1][1] - a.taps[0][1] if a.taps else 0 for a in phase)
+                taps = int(np.prod([len(a.taps) for a in phase]))
+                tiling = direct._tiling(counts, advances, spans, taps, 8, tiles)
+                assert np.prod(tiling.size) <= tiling.tile.positions
+                assert not tiling.halo or np.prod(tiling.extent) <= tiling.tile.staged
+                assert not tiling.halo or sum(tiling.extent) <= tiling.tile.axis_table
+
+
+def test_tiling_stages_a_dense_halo_once_and_a_sparse_one_tap_by_tap():
+    tiles = tuning.CUDA_DIRECT_TILES["float32"]
+    assert direct._tiling((1, 56, 56), (1, 1, 1), (0, 2, 2), 9, 64, tiles).halo
+    assert not direct._tiling((1, 56, 56), (1, 1, 1), (0, 200, 200), 9, 64, tiles).halo
