@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-
 from support import engines, marks
 
 # Numba compiles during a first example, so none has a deadline; the same examples everywhere keep CI stable.

@@ -103,7 +103,9 @@ def _sizes() -> Iterator[Case]:
     for i, channels in enumerate(tiles):
         outputs = tiles[(3 * i + 2) % len(tiles)]
         yield Case(f"channels-{channels}-to-{outputs}", (2, channels, 4, 6), (outputs, channels, 3, 3), {"padding": 1})
-        yield Case(f"channels-{outputs}-to-{channels}-1d", (1, outputs, 19), (channels, outputs, 4), {"stride": 1 + i % 3})
+        yield Case(
+            f"channels-{outputs}-to-{channels}-1d", (1, outputs, 19), (channels, outputs, 4), {"stride": 1 + i % 3}
+        )
         yield Case(
             f"channels-{channels}-to-{outputs}-last", (1, 5, 7, channels), (outputs, channels, 2, 3),
             {"layout": "channels_last", "padding": "same"},
@@ -156,7 +158,12 @@ def _geometries() -> Iterator[Case]:
         ("unbatched-1d", (3, 12), (4, 3, 5), {"padding": 2}),
         ("unbatched-2d-last", (7, 8, 3), (5, 3, 3, 3), {"layout": "channels_last", "stride": 2}),
         ("unbatched-3d", (2, 5, 6, 4), (3, 2, 3, 2, 2), {"padding_mode": "mirror", "padding": 1}),
-        ("channels-last-3d", (2, 4, 5, 6, 3), (4, 3, 2, 3, 3), {"layout": "channels_last", "padding": 1, "dilation": 2}),
+        (
+            "channels-last-3d",
+            (2, 4, 5, 6, 3),
+            (4, 3, 2, 3, 3),
+            {"layout": "channels_last", "padding": 1, "dilation": 2},
+        ),
         ("volume", (2, 3, 6, 7, 9), (4, 3, 3, 3, 3), {"padding": 1}),
         ("fill-value", (1, 2, 5, 6), (3, 2, 3, 3), {"padding": ((2, 1), (0, 3)), "padding_value": 3.0}),
         ("input-dilation", (2, 3, 6), (4, 3, 3), {"input_dilation": 3, "padding": 2}),
@@ -183,7 +190,12 @@ def _borders() -> Iterator[Case]:
             ("size-1-everywhere", (1, 1, 1, 1, 1), (2, 1, 3, 2, 3), {"padding": (1, 2, 1)}),
             ("crop-then-border", (1, 2, 9, 8), (2, 2, 3, 3), {"padding": ((-2, 4), (3, -5))}),
             ("crop-to-one-then-border", (1, 2, 5), (2, 2, 3), {"padding": ((-4, 7),)}),
-            ("stride-dilation", (1, 3, 8, 9), (2, 3, 3, 3), {"padding": ((3, 1), (2, 5)), "stride": (2, 3), "dilation": 2}),
+            (
+                "stride-dilation",
+                (1, 3, 8, 9),
+                (2, 3, 3, 3),
+                {"padding": ((3, 1), (2, 5)), "stride": (2, 3), "dilation": 2},
+            ),
             ("groups-last", (2, 5, 6, 4), (6, 2, 3, 3), {"padding": 2, "groups": 2, "layout": "channels_last"}),
             ("depthwise", (1, 5, 7, 19), (5, 1, 3, 5), {"padding": (1, 2), "groups": 5}),
             ("volume", (1, 2, 3, 4, 5), (3, 2, 3, 3, 3), {"padding": ((2, 1), (1, 2), (4, 0))}),
@@ -249,7 +261,13 @@ def network(shrink: int = 1) -> tuple[Case, ...]:
         side = max(-(-size // shrink), 5)
         kernels = kernel if isinstance(kernel, tuple) else (kernel, kernel)
         cases.append(
-            Case(name, (1, inner, side, side), (outer, inner // divided, *kernels), {**keywords, "groups": divided}, "network")
+            Case(
+                name,
+                (1, inner, side, side),
+                (outer, inner // divided, *kernels),
+                {**keywords, "groups": divided},
+                "network",
+            )
         )
     wave, video = -(-16_000 // shrink), max(16 // shrink, 4)
     width = max(64 // shrink, 3)
@@ -257,7 +275,8 @@ def network(shrink: int = 1) -> tuple[Case, ...]:
         Case("wavenet-causal", (1, width, wave), (width, width, 2), {"padding": "causal", "dilation": 16}, "network"),
         Case("c3d-3x3x3", (1, width, video, 4 * video, 4 * video), (width, width, 3, 3, 3), {"padding": 1}, "network"),
         Case(
-            "unet-up", (1, 2 * width, 2 * video, 2 * video), (2 * width, width, 2, 2), {"stride": 2}, "network", transposed=True
+            "unet-up", (1, 2 * width, 2 * video, 2 * video), (2 * width, width, 2, 2), {"stride": 2},
+            "network", transposed=True,
         ),
         Case(
             "dcgan-up", (1, 4 * width, video, video), (4 * width, 2 * width, 4, 4), {"stride": 2, "padding": 1},
@@ -286,11 +305,9 @@ def _random(rng: random.Random, name: str) -> Case:
     pairs, spatial = [], []
     for s, e in zip(stride, extent, strict=True):
         p, q = rng.randint(low, e), rng.randint(low, e)
-        if transposed:
-            # The unpadded output is (n - 1)*s + e long, and at least one element must be left of it.
-            least = max(1, -(-(p + q + 1 - e) // s) + 1)
-        else:
-            least = max(1, e - p - q, 1 - min(p, 0) - min(q, 0))
+        # The whole transposed output is (n - 1)*s + e long, and at least one element must be left of it.
+        whole = max(1, -(-(p + q + 1 - e) // s) + 1)
+        least = whole if transposed else max(1, e - p - q, 1 - min(p, 0) - min(q, 0))
         pairs.append((p, q))
         spatial.append(rng.randint(least, least + largest))
     keywords: dict[str, Any] = {
@@ -323,17 +340,19 @@ def by_name(*names: str) -> tuple[Case, ...]:
 
 
 EVERY_DTYPE = by_name(
-    "batch-0", "channels-0", "pointwise-2d", "kernel-is-input-3d", "stride-beyond-input", "width-33-1d", "width-17-2d",
-    "width-31-image", "channels-7-to-9", "channels-9-to-7-last", "many-channels", "long-kernel", "dilation-and-stride",
-    "asymmetric-3d", "crop-and-pad", "groups-3-odd", "depthwise", "depthwise-multiplier-last", "unbatched-2d-last",
-    "nearest-wider-than-input", "symmetric-stride-dilation", "mirror-volume", "wrap-groups-last", "zeros-crop-then-border",
-    "transposed-stride-2-kernel-4", "transposed-output-padding-dilation", "transposed-depthwise", "transposed-channels-last",
+    "batch-0", "channels-0", "pointwise-2d", "kernel-is-input-3d", "stride-beyond-input", "width-33-1d",
+    "width-17-2d", "width-31-image", "channels-7-to-9", "channels-9-to-7-last", "many-channels", "long-kernel",
+    "dilation-and-stride", "asymmetric-3d", "crop-and-pad", "groups-3-odd", "depthwise",
+    "depthwise-multiplier-last", "unbatched-2d-last", "nearest-wider-than-input", "symmetric-stride-dilation",
+    "mirror-volume", "wrap-groups-last", "zeros-crop-then-border", "transposed-stride-2-kernel-4",
+    "transposed-output-padding-dilation", "transposed-depthwise", "transposed-channels-last",
 )  # fmt: skip
 """The smaller set that runs in every dtype."""
 
 AWKWARD = by_name(
-    "width-33-1d", "width-17-2d", "width-31-image", "channels-9-to-7-last", "groups-2", "depthwise", "depthwise-last",
-    "mirror-stride-dilation", "wrap-volume", "unbatched-2d-last", "pointwise-2d", "transposed-stride-2", "transposed-same",
+    "width-33-1d", "width-17-2d", "width-31-image", "channels-9-to-7-last", "groups-2", "depthwise",
+    "depthwise-last", "mirror-stride-dilation", "wrap-volume", "unbatched-2d-last", "pointwise-2d",
+    "transposed-stride-2", "transposed-same",
 )  # fmt: skip
 """The smaller set that runs on memory that is not contiguous, aligned, writable or native."""
 

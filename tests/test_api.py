@@ -131,7 +131,9 @@ def test_arguments_may_be_lists_and_numpy_integers() -> None:
     for kind in (list, np.array, lambda pair: tuple(map(np.int64, pair))):
         result = gpuconv.conv2d(x, w, stride=kind((2, 1)), padding=kind((1, 2)), dilation=kind((1, 2)))
         np.testing.assert_array_equal(result, wanted)
-    np.testing.assert_array_equal(gpuconv.conv2d(x, w, padding=[[1, 1], [2, 2]], stride=[2, 1], dilation=[1, 2]), wanted)
+    np.testing.assert_array_equal(
+        gpuconv.conv2d(x, w, padding=[[1, 1], [2, 2]], stride=[2, 1], dilation=[1, 2]), wanted
+    )
     wanted = gpuconv.conv2d(x, w, stride=2)
     for stride in (np.int64(2), np.uint8(2), np.array(2), [2], (2,), np.array([2])):
         np.testing.assert_array_equal(gpuconv.conv2d(x, w, stride=stride), wanted)

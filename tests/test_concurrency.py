@@ -11,9 +11,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-
-import gpuconv
-from gpuconv.dispatch import Call
 from problems import CASES, THREADED
 from support import (
     OPERATIONS,
@@ -27,6 +24,9 @@ from support import (
     reduction_length,
     tolerance,
 )
+
+import gpuconv
+from gpuconv.dispatch import Call
 
 
 def some_calls(engine: Engine) -> list[tuple[str, Call]]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import within
 
 import gpuconv
 from gpuconv import DtypeError, ShapeError, UnsupportedError
 from gpuconv.dispatch import backend
-from support import within
 
 X1, W1 = np.ones((1, 2, 9)), np.ones((4, 2, 3))
 X2, W2 = np.ones((1, 64, 8, 8), np.float32), np.ones((4, 64, 3, 3), np.float32)
@@ -204,7 +204,7 @@ def outs() -> dict[str, tuple[type[Exception], str, Callable[[np.ndarray, np.nda
         out.flags.writeable = False
         return out
 
-    shape = (1, 4, 7)
+    shape, overlap = (1, 4, 7), "out overlaps an input in memory"
     return {
         "shape": (ShapeError, "out has shape (1, 4, 8); it must be (1, 4, 7)", lambda *_: np.full((1, 4, 8), 7.0)),
         "rank": (ShapeError, "out has shape (4, 7); it must be (1, 4, 7)", lambda *_: np.full((4, 7), 7.0)),
@@ -216,11 +216,9 @@ def outs() -> dict[str, tuple[type[Exception], str, Callable[[np.ndarray, np.nda
             ValueError, "out repeats the same memory along axis 1 (stride 0)",
             lambda *_: np.lib.stride_tricks.as_strided(np.full((1, 1, 7), 7.0), shape, (56, 0, 8)),
         ),
-        "overlaps x": (ValueError, "out overlaps an input in memory", lambda x, _w, _b: x.reshape(-1)[8:36].reshape(shape)),
-        "overlaps w": (ValueError, "out overlaps an input in memory", lambda _x, w, _b: w.base.reshape(-1)[:28].reshape(shape)),
-        "overlaps bias": (
-            ValueError, "out overlaps an input in memory", lambda _x, _w, b: b.base[3:31].reshape(shape)
-        ),
+        "overlaps x": (ValueError, overlap, lambda x, _w, _b: x.reshape(-1)[8:36].reshape(shape)),
+        "overlaps w": (ValueError, overlap, lambda _x, w, _b: w.base.reshape(-1)[:28].reshape(shape)),
+        "overlaps bias": (ValueError, overlap, lambda _x, _w, b: b.base[3:31].reshape(shape)),
     }  # fmt: skip
 
 

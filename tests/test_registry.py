@@ -8,11 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-import gpuconv
-from gpuconv import dispatch
-from gpuconv.dispatch import Call
-from gpuconv.dtypes import to_numpy
 from problems import AWKWARD, CASES, EVERY_DTYPE, Case
 from support import (
     DTYPES,
@@ -30,6 +25,11 @@ from support import (
     rng,
     tolerance,
 )
+
+import gpuconv
+from gpuconv import dispatch
+from gpuconv.dispatch import Call
+from gpuconv.dtypes import to_numpy
 
 
 def calls(case: Case, dtypes: tuple[str, ...]) -> Iterator[Call]:
@@ -203,7 +203,9 @@ def test_awkward_outputs(case: Case, engine: Engine) -> None:
 
 @pytest.mark.parametrize("precision", dispatch.PRECISIONS)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_not_a_number_and_infinity_stay_in_their_receptive_fields(operation: str, precision: str, engine: Engine) -> None:
+def test_not_a_number_and_infinity_stay_in_their_receptive_fields(
+    operation: str, precision: str, engine: Engine
+) -> None:
     for case in (*EVERY_DTYPE, *AWKWARD):
         problem = case.problem()
         for dtype in ("float16", "bfloat16", "float32", "float64", "complex64"):
