@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
 
 __all__ = [
-    "DTYPES", "OPERATIONS", "Engine", "assert_close", "compute", "engines", "environment", "expected", "inputs", "makes",
-    "marks", "poisoned", "python", "random_array", "reachable", "reduction_length", "rng", "simulated", "tolerance", "within",
+    "DTYPES", "OPERATIONS", "Engine", "assert_close", "compute", "engines", "environment", "expected",
+    "inputs", "makes", "marks", "poisoned", "python", "random_array", "reachable", "reduction_length", "rng",
+    "simulated", "tolerance", "within",
 ]  # fmt: skip
 
 DTYPES = SUPPORTED
@@ -170,8 +171,8 @@ class Engine(NamedTuple):
         return reason
 
     def takes(self, call: Call) -> bool:
-        """Whether tests give it the call: it supports it, and a simulated GPU does not get long work."""
-        if self.backend == "cuda" and simulated() and call.flops > 4_000:
+        """Whether tests give it the call: it supports it, and the simulator, where a block takes a second, gets a few."""
+        if self.backend == "cuda" and simulated() and (call.flops > 4_000 or zlib.crc32(repr(call).encode()) % 30):
             return False
         return self.reason(call) is None
 
