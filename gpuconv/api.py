@@ -371,8 +371,7 @@ def run(
     result_type = result_dtype(first.dtype)
     bias_array = None
     if bias is not None:
-        channels = problem.out_channels if operation == "forward" else problem.in_channels
-        bias_array = arrays.check_bias(bias, channels, result_type)
+        bias_array = arrays.check_bias(bias, bias_channels(call), result_type)
     if out is None:
         result = arrays.allocate(shape, result_type)
     else:
@@ -455,6 +454,11 @@ def make_call(
     return Call(problem, operation, dtype, precision)
 
 
+def bias_channels(call: Call) -> int:
+    """Return how many channels the result of a forward or transposed call has."""
+    return call.problem.out_channels if call.operation == "forward" else call.problem.in_channels
+
+
 def _bound(function: Callable[..., Any], *args: Any, **arguments: Any) -> tuple[str, int, dict[str, Any]]:
     """Return the operation, the rank and all arguments, defaults included, of a call of a public function."""
     if function not in _MEANING:
@@ -533,11 +537,16 @@ class Plan:
         for name in ("out",):
             if name in arguments:
                 raise TypeError(f"{name}= is an argument of the plan's call, not of plan")
-        weights = arrays.adopt(w)
-        dtype = check_pair(weights.dtype, weights.dtype, ("w", "w"))
-        self._state = (function, tuple(x_shape), w, arguments)
         self._backend = arrays.home(w) if a["backend"] == "auto" else a["backend"]
+        # Copies: what the caller does to the arrays later changes neither this plan nor one that is unpickled.
+        weights = arrays.adopt(w).copy()
+        dtype = check_pair(weights.dtype, weights.dtype, ("w", "w"))
+        if a["bias"] is not None:
+            a["bias"] = arrays.adopt(a["bias"]).copy()
+            arguments = {**arguments, "bias": a["bias"]}
+        self._state = (function, tuple(x_shape), weights, arguments)
         call = make_call(operation, rank, self._state[1], weights.shape, None, dtype, _geometry(a), a["precision"])
+        arrays.check_bias(a["bias"], bias_channels(call), result_dtype(weights.dtype))
         module = dispatch.choose(call, self._backend, a["algorithm"])
         self._bound = (operation, rank, weights, a)
         self._packed = module.pack(call, weights)

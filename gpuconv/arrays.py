@@ -49,7 +49,7 @@ def _is_torch(value: Any) -> bool:
 
 
 def adopt(value: Any) -> Array:
-    """Return `value` as a NumPy array of native byte order, without a copy wherever there need be none.
+    """Return `value` as an aligned NumPy array of native byte order, without a copy wherever there need be none.
 
     The caller's array is never written through the result unless it was passed as ``out``.
     """
@@ -59,7 +59,9 @@ def adopt(value: Any) -> Array:
         array = _from_torch(value)
     else:
         array = np.asarray(value)
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    if not array.dtype.isnative:
+        return array.astype(array.dtype.newbyteorder("="))
+    return array if array.flags.aligned else array.copy()
 
 
 def _from_torch(tensor: Any) -> Array:
@@ -113,8 +115,11 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tu
     ShapeError, DtypeError, ValueError
         For a wrong shape, a wrong dtype, a read-only array or one that overlaps an input.
     """
-    array = out if type(out) is np.ndarray else _from_torch(out) if _is_torch(out) else None
-    if array is None:
+    if isinstance(out, np.ndarray):
+        array = np.asarray(out)
+    elif _is_torch(out):
+        array = _from_torch(out)
+    else:
         raise DtypeError(f"out has type {type(out).__name__}; it must be a NumPy array or a CPU tensor")
     if array.shape != shape:
         raise ShapeError(f"out has shape {array.shape}; it must be {shape}")

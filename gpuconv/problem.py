@@ -465,13 +465,16 @@ def _groups(groups: Any, channels: int) -> int:
     return count
 
 
+def _has_entries(value: Any) -> bool:
+    """Whether it is a sequence of some kind; a NumPy array of no axes has a length only in name."""
+    return hasattr(value, "__len__") and getattr(value, "shape", None) != ()
+
+
 def _per_axis(name: str, value: Any, rank: int, least: int) -> Ints:
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if _has_entries(value) and not isinstance(value, str):
         entries = tuple(_integer(name, v) for v in value)
         if len(entries) == 1:
             entries *= rank
-    elif hasattr(value, "__len__") and not isinstance(value, str):
-        return _per_axis(name, tuple(value), rank, least)
     else:
         entries = (_integer(name, value),) * rank
     if len(entries) != rank:
@@ -485,7 +488,7 @@ def _per_axis(name: str, value: Any, rank: int, least: int) -> Ints:
 
 def _pairs(padding: Any, rank: int) -> Pairs:
     """Normalise numeric padding to one (before, after) an axis."""
-    if not hasattr(padding, "__len__"):
+    if not _has_entries(padding):
         p = _integer("padding", padding)
         return ((p, p),) * rank
     entries = tuple(padding)
@@ -499,7 +502,7 @@ def _pairs(padding: Any, rank: int) -> Pairs:
         )
     pairs = []
     for entry in entries:
-        if hasattr(entry, "__len__"):
+        if _has_entries(entry):
             if isinstance(entry, str) or len(entry) != 2:
                 raise ShapeError(f"padding={padding!r}: {entry!r} must be an int or a pair (before, after)")
             pairs.append((_integer("padding", entry[0]), _integer("padding", entry[1])))

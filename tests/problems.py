@@ -275,7 +275,8 @@ def network(shrink: int = 1) -> tuple[Case, ...]:
         Case("wavenet-causal", (1, width, wave), (width, width, 2), {"padding": "causal", "dilation": 16}, "network"),
         Case("c3d-3x3x3", (1, width, video, 4 * video, 4 * video), (width, width, 3, 3, 3), {"padding": 1}, "network"),
         Case(
-            "unet-up", (1, 2 * width, 2 * video, 2 * video), (2 * width, width, 2, 2), {"stride": 2}, "network", transposed=True
+            "unet-up", (1, 2 * width, 2 * video, 2 * video), (2 * width, width, 2, 2), {"stride": 2},
+            "network", transposed=True,
         ),
         Case(
             "dcgan-up", (1, 4 * width, video, video), (4 * width, 2 * width, 4, 4), {"stride": 2, "padding": 1},
@@ -304,11 +305,9 @@ def _random(rng: random.Random, name: str) -> Case:
     pairs, spatial = [], []
     for s, e in zip(stride, extent, strict=True):
         p, q = rng.randint(low, e), rng.randint(low, e)
-        if transposed:
-            # The unpadded output is (n - 1)*s + e long, and at least one element must be left of it.
-            least = max(1, -(-(p + q + 1 - e) // s) + 1)
-        else:
-            least = max(1, e - p - q, 1 - min(p, 0) - min(q, 0))
+        # The whole transposed output is (n - 1)*s + e long, and at least one element must be left of it.
+        whole = max(1, -(-(p + q + 1 - e) // s) + 1)
+        least = whole if transposed else max(1, e - p - q, 1 - min(p, 0) - min(q, 0))
         pairs.append((p, q))
         spatial.append(rng.randint(least, least + largest))
     keywords: dict[str, Any] = {
@@ -341,17 +340,19 @@ def by_name(*names: str) -> tuple[Case, ...]:
 
 
 EVERY_DTYPE = by_name(
-    "batch-0", "channels-0", "pointwise-2d", "kernel-is-input-3d", "stride-beyond-input", "width-33-1d", "width-17-2d",
-    "width-31-image", "channels-7-to-9", "channels-9-to-7-last", "many-channels", "long-kernel", "dilation-and-stride",
-    "asymmetric-3d", "crop-and-pad", "groups-3-odd", "depthwise", "depthwise-multiplier-last", "unbatched-2d-last",
-    "nearest-wider-than-input", "symmetric-stride-dilation", "mirror-volume", "wrap-groups-last", "zeros-crop-then-border",
-    "transposed-stride-2-kernel-4", "transposed-output-padding-dilation", "transposed-depthwise", "transposed-channels-last",
+    "batch-0", "channels-0", "pointwise-2d", "kernel-is-input-3d", "stride-beyond-input", "width-33-1d",
+    "width-17-2d", "width-31-image", "channels-7-to-9", "channels-9-to-7-last", "many-channels", "long-kernel",
+    "dilation-and-stride", "asymmetric-3d", "crop-and-pad", "groups-3-odd", "depthwise",
+    "depthwise-multiplier-last", "unbatched-2d-last", "nearest-wider-than-input", "symmetric-stride-dilation",
+    "mirror-volume", "wrap-groups-last", "zeros-crop-then-border", "transposed-stride-2-kernel-4",
+    "transposed-output-padding-dilation", "transposed-depthwise", "transposed-channels-last",
 )  # fmt: skip
 """The smaller set that runs in every dtype."""
 
 AWKWARD = by_name(
-    "width-33-1d", "width-17-2d", "width-31-image", "channels-9-to-7-last", "groups-2", "depthwise", "depthwise-last",
-    "mirror-stride-dilation", "wrap-volume", "unbatched-2d-last", "pointwise-2d", "transposed-stride-2", "transposed-same",
+    "width-33-1d", "width-17-2d", "width-31-image", "channels-9-to-7-last", "groups-2", "depthwise",
+    "depthwise-last", "mirror-stride-dilation", "wrap-volume", "unbatched-2d-last", "pointwise-2d",
+    "transposed-stride-2", "transposed-same",
 )  # fmt: skip
 """The smaller set that runs on memory that is not contiguous, aligned, writable or native."""
 
