@@ -192,7 +192,7 @@ def _image_of(pixels: Array, mode: str) -> Image.Image:
     raw = {"I;16": "I;16", "I": "I;32NS", "F": "F;32NF"}.get(mode, mode)
     if mode == "I;16":
         data = data.astype("<u2", copy=False)
-    return pillow().frombytes(mode, (width, height), data.tobytes(), "raw", raw)  # type: ignore[no-any-return]
+    return pillow().frombytes(mode, (width, height), data.tobytes(), "raw", raw)
 
 
 def _save_options(image: Image.Image, name: str, exif: Any) -> dict[str, Any]:
@@ -230,6 +230,6 @@ def _replacing(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         yield temporary
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -171,7 +171,7 @@ class Engine(NamedTuple):
         return reason
 
     def takes(self, call: Call) -> bool:
-        """Whether tests give it the call: it supports it, and the simulator, where a block takes a second, gets a few."""
+        """Whether tests give it the call: it supports it, and the simulator, which is slow, gets a few."""
         if self.backend == "cuda" and simulated() and (call.flops > 4_000 or zlib.crc32(repr(call).encode()) % 30):
             return False
         return self.reason(call) is None

@@ -223,7 +223,7 @@ def test_a_real_sigint_while_a_file_is_read(tmp_path):
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        with open(tmp_path / "in.png", "wb"):  # Returns when the command has opened its end.
+        with (tmp_path / "in.png").open("wb"):  # Returns when the command has opened its end.
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)
     finally:

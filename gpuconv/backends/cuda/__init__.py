@@ -50,7 +50,7 @@ def _import_failure() -> str | None:
     """Return why numba-cuda cannot be imported, or None: it needs libraries that only its own extras install."""
     try:
         importlib.import_module("numba.cuda")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever the package raises, it is what is missing
         return f"numba-cuda cannot be imported ({type(error).__name__}: {str(error).strip()}): {_INSTALL}"
     return None
 

@@ -19,13 +19,13 @@ from gpuconv import tuning
 from gpuconv.boundary import source_index
 from gpuconv.dtypes import to_numpy
 from gpuconv.problem import AxisPhase, ConvProblem
-from gpuconv.tuning import CudaTile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuconv.backends.cuda import Device
     from gpuconv.dispatch import Call
+    from gpuconv.tuning import CudaTile
 
     Array = NDArray[Any]
 

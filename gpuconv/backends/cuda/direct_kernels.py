@@ -10,7 +10,7 @@ for negative ones. A mixture of unsigned and signed integers would become a floa
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -18,7 +18,9 @@ from numba import cuda
 
 from gpuconv.backends.cuda import launch
 from gpuconv.boundary import source_index
-from gpuconv.tuning import CudaTile
+
+if TYPE_CHECKING:
+    from gpuconv.tuning import CudaTile
 
 __all__ = ["AXIS", "AXIS_FIELDS", "FIELDS", "FOLD_FIELDS", "TABLE", "TAP_FIELDS", "convolution", "fold"]
 
@@ -156,7 +158,8 @@ def convolution(dtype: str, tile: CudaTile, halo: bool) -> Any:
         begin = u64(0)
         while begin < reduction:
             end = u64(begin + u64(meta[SEGMENT]))
-            end = min(end, reduction)
+            if end > reduction:  # noqa: PLR1730 - Numba's CUDA target cannot compile min() where there is no device
+                end = reduction
             if halo:
                 # Whole channels: neighbouring threads take neighbouring channels or positions, as `lanes` says.
                 c_first = u64(begin // u64(taps))

@@ -20,7 +20,7 @@ import numpy as np
 
 if importlib.util.find_spec("numba_cuda") is not None and not hasattr(np, "row_stack"):
     # NumPy 2.5 removed a name that numba-cuda looks up when it first compiles (NVIDIA/numba-cuda#907).
-    np.vstack = np.vstack
+    np.row_stack = np.vstack  # noqa: NPY201
 
 from numba import cuda
 
