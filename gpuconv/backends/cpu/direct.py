@@ -95,6 +95,7 @@ class _Correlation:
         self.geometry = g = correlation_geometry(problem, self.dtype.name, call.is_complex)
         self.codes = CODES[_real(call.dtype)], CODES[self.dtype.name]
         self.fill = np.array([problem.padding_value, 0], self.dtype)
+        self.fill_address = _address(self.fill)
         combinations = [list(itertools.product(*(axis.taps for axis in phase))) for phase in problem.all_phases]
         # Kernel positions of all phases' taps, one phase after the other.
         self.taps = np.array([[t for t, _ in taps] for phase in combinations for taps in phase], np.int64)
@@ -103,10 +104,12 @@ class _Correlation:
         # A few thousand elements are packed sooner than a second thread hears of them.
         self.pack_tasks = len(combinations) * problem.groups * -(-int(g.record["outputs"]) // kernels.ROWS)
         self.pack_slice = max(1, 10**8 * self.pack_tasks // max(g.packed_elements, 1))
+        self._tap_tables: dict[tuple[int, ...], tuple[Array, Array, int]] = {}
         self.packing = np.zeros((), kernels.PACKING)
         for name in ("channels", "outputs", "is_complex", "groups", "phases", "phase_count"):
             self.packing[name] = g.record[name]
         self.packing["conjugate"] = call.operation == "input_gradient"
+        self.packing_words = self.packing.reshape(1).view(np.int64)
         self.packing["blocks"] = -(-int(g.record["outputs"]) // kernels.ROWS)
 
     def pack(self, w: Array) -> Array | None:
@@ -122,13 +125,26 @@ class _Correlation:
             outputs, channels = channels, outputs
             address += sum((k - 1) * stride for k, stride in zip(self.problem.kernel, spatial, strict=True))
             spatial = [-stride for stride in spatial]
-        offsets = self.taps @ np.array(spatial, np.int64)
-        tables = self.first_taps + _address(offsets)
-        words = self.packing.reshape(1).view(np.int64).copy()
-        words[:7] = (address, group, outputs, channels, w.itemsize // 2, _address(packed), _address(tables))
+        table = self._tap_table(tuple(spatial))
+        words = self.packing_words.copy()
+        words[:7] = (address, group, outputs, channels, w.itemsize // 2, _address(packed), table[2])
         kernel = kernels.weight_packing(*self.codes)
         threads.run(kernel, words, self.pack_tasks, 64, self.pack_slice, alone=g.packed_elements < 20_000)
         return packed
+
+    def _tap_table(self, strides: tuple[int, ...]) -> tuple[Array, Array, int]:
+        """Return tap offsets in weights of these strides: all phases' offsets, the phases' addresses, the address of those.
+
+        Kept for the strides of earlier calls; the caller holds the tuple for as long as it uses the address.
+        """
+        found = self._tap_tables.get(strides)
+        if found is None:
+            offsets = self.taps @ np.array(strides, np.int64)
+            tables = self.first_taps + _address(offsets)
+            found = (offsets, tables, _address(tables))
+            if len(self._tap_tables) < 8:
+                self._tap_tables[strides] = found
+        return found
 
     def run(self, x: Array, y: Array, bias: Array | None, packed: Array | None) -> None:
         """Write the correlation of x into y."""
@@ -137,7 +153,7 @@ class _Correlation:
         sums_bias = None if bias is None else np.ascontiguousarray(bias, self.bias_dtype)
         words[:17] = (
             *_operand(self.problem, x), *_operand(self.problem, y), 0 if packed is None else _address(packed),
-            0 if sums_bias is None else _address(sums_bias), _address(self.fill),
+            0 if sums_bias is None else _address(sums_bias), self.fill_address,
         )  # fmt: skip
         kernel = kernels.correlation(*self.codes, CODES[_real(name_of(y.dtype))])
         threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks)

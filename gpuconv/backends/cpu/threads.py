@@ -114,6 +114,14 @@ def _work(job: int, slot: int, most: int) -> int:
     return most
 
 
+@njit(f"void({_I}, {_I}[::1], uint8[::1], {_I}, {_I})", nogil=True, cache=True)
+def _work_alone(kernel: int, parameters: Any, memory: Any, first: int, last: int) -> None:
+    """Run tasks `first` to `last` - 1 of a kernel."""
+    scratch = -(-memory.ctypes.data // 64) * 64
+    for task in range(first, last):
+        _call(kernel, parameters.ctypes.data, task, scratch)
+
+
 @njit(f"void({_I}, {_I})", nogil=True, cache=True)
 def _serve(mailbox: int, spins: int) -> None:
     """Run the jobs that arrive in a mailbox until none has come for `spins` looks at it."""
@@ -246,15 +254,15 @@ def run(
     """
     threads = 1 if alone else min(tasks, count())
     memory = _borrow(threads * scratch_bytes + 64)
-    scratch = -(-_address(memory) // 64) * 64
-    job = np.array([0, tasks, 0, 1, kernel, _address(parameters), scratch, scratch_bytes], np.int64)
-    address = _address(job)
     if threads == 1:
-        while _work(address, 0, slice_tasks) == slice_tasks:
-            pass
+        for first in range(0, tasks, slice_tasks):
+            _work_alone(kernel, parameters, memory, first, min(first + slice_tasks, tasks))
     else:
         with _starting[0]:
             pool = _pool()
+        scratch = -(-_address(memory) // 64) * 64
+        job = np.array([0, tasks, 0, 1, kernel, _address(parameters), scratch, scratch_bytes], np.int64)
+        address = _address(job)
         try:
             parked = _post(pool.mailboxes, pool.number, address, threads - 1)
             for i in range(pool.number if parked else 0):
