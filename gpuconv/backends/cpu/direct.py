@@ -133,7 +133,7 @@ class _Correlation:
         return packed
 
     def _tap_table(self, strides: tuple[int, ...]) -> tuple[Array, Array, int]:
-        """Return tap offsets in weights of these strides: all phases' offsets, the phases' addresses, the address of those.
+        """Return all phases' tap offsets in weights of these strides, the phases' addresses, and the address of those.
 
         Kept for the strides of earlier calls; the caller holds the tuple for as long as it uses the address.
         """
