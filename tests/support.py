@@ -171,13 +171,8 @@ class Engine(NamedTuple):
         return reason
 
     def takes(self, call: Call) -> bool:
-<<<<<<< HEAD
-        """Whether tests give it the call: it supports it, and the simulator, which is slow, gets a few."""
-        if self.backend == "cuda" and simulated() and (call.flops > 4_000 or zlib.crc32(repr(call).encode()) % 30):
-=======
         """Whether tests give it the call: it supports it, and the simulator, slow as it is, gets only a few."""
         if self.backend == "cuda" and simulated() and (call.flops > 1_500 or zlib.crc32(repr(call).encode()) % 30):
->>>>>>> 44b9f66ce1e548fa2d2532f051a795be4944b872
             return False
         return self.reason(call) is None
 
