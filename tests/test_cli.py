@@ -211,16 +211,13 @@ def test_a_real_sigint_while_a_file_is_read(tmp_path):
     """The command reads a pipe that never ends; it is interrupted once it has opened it."""
     pytest.importorskip("PIL")
     os.mkfifo(tmp_path / "in.png")
-    command = [
-        sys.executable,
-        "-m",
-        "gpuconv",
-        "filter",
-        str(tmp_path / "in.png"),
-        str(tmp_path / "out.png"),
-        "--filter",
-        "box",
-    ]
+    # A shell's background jobs, and what they start, begin with the signal ignored.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from gpuconv.cli import main; sys.exit(main())"
+    )
+    files = [str(tmp_path / name) for name in ("in.png", "out.png")]
+    command = [sys.executable, "-c", program, "filter", *files, "--filter", "box"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         with (tmp_path / "in.png").open("wb"):  # Returns when the command has opened its end.

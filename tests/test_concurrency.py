@@ -164,9 +164,12 @@ print(process.exitcode, right())
 
 
 _LONG = """
-import sys
+import signal
 import numpy as np
 import gpuconv
+
+# A shell's background jobs, and what they start, begin with the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def work(length, taps):
     x, w = np.ones((64, length), np.float32), np.ones((64, 64, taps), np.float32)
