@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuconv.backends.cpu import direct_gradient, threads
 from gpuconv.backends.cpu import direct_kernels as kernels
-from gpuconv.backends.cpu import threads
 from gpuconv.backends.cpu.direct_geometry import accumulator_of, contraction_geometry, correlation_geometry
 from gpuconv.backends.cpu.simd import CODES
 from gpuconv.boundary import source_index
@@ -162,6 +162,11 @@ class _Correlation:
 def _contract(call: Call, x: Array, w: Array, y: Array) -> None:
     """Write the weight gradient into w."""
     problem, dtype = call.problem, np.dtype(accumulator_of(call.dtype, call.accumulator))
+    operands = [*_operand(problem, x), *_operand(problem, y)]
+    if direct_gradient.serves(call) and w.size and y.size:
+        codes = CODES[call.dtype], CODES[dtype.name], CODES[name_of(w.dtype)]
+        direct_gradient.weight_gradient(call, w, codes, operands)
+        return
     g = contraction_geometry(problem, dtype.name, call.is_complex)
     count = int(g.record["partial_count"])
     if count == 0:
@@ -170,7 +175,7 @@ def _contract(call: Call, x: Array, w: Array, y: Array) -> None:
     partials = np.empty((count, g.packed_elements), dtype)
     fill = np.array([problem.padding_value, 0], dtype)
     words = g.words.copy()
-    words[:18] = (*_operand(problem, x), *_operand(problem, y), 0, 0, _address(fill), _address(partials))
+    words[:18] = (*operands, 0, 0, _address(fill), _address(partials))
     kernel = kernels.contraction(CODES[_real(call.dtype)], CODES[dtype.name])
     threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks)
     gradient = _gathered(problem, g, partials[0] if count == 1 else partials.sum(axis=0, dtype=dtype))

@@ -21,16 +21,29 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Geometry", "accumulator_of", "contraction_geometry", "correlation_geometry"]
+__all__ = [
+    "INPUT_BYTES",
+    "PARTIALS",
+    "TASK_FLOPS",
+    "Geometry",
+    "accumulator_of",
+    "choose_blocks",
+    "common",
+    "contraction_geometry",
+    "correlation_geometry",
+    "fill_phase",
+    "plane_elements",
+    "round_up",
+]
 
-_INPUT_BYTES = 512 << 10
+INPUT_BYTES = 512 << 10
 """Packed input of a task: with the sums it stays in a second-level cache of 1 MiB or more."""
 _SUMS_BYTES = 256 << 10
-_TASK_FLOPS = 200e6
+TASK_FLOPS = 200e6
 """Most work of a task, so that a slice of tasks ends soon after a signal."""
 _SMALL_FLOPS = 400e3
 """Work that one thread does sooner than it hands half of it over."""
-_PARTIALS = 16
+PARTIALS = 16
 """Partial sums of a weight gradient, at most: their number may not depend on the number of threads."""
 _LONGEST_ROW = 4096
 
@@ -98,7 +111,7 @@ def _pitches(axes: list[_Axis], blocks: list[int]) -> list[int]:
     return [b + axis.reach for axis, b in zip(axes, blocks, strict=True)]
 
 
-def _plane_elements(axes: list[_Axis], blocks: list[int], lanes: int) -> int:
+def plane_elements(axes: list[_Axis], blocks: list[int], lanes: int) -> int:
     """Return the elements from one packed channel to the next: odd in vectors, or cache lines would collide."""
     elements = math.prod(_pitches(axes, blocks)) * math.prod(len(axis.residues) for axis in axes)
     vectors = -(-elements // lanes)
@@ -110,7 +123,7 @@ def _flat(axes: list[_Axis], blocks: list[int], lanes: int) -> int:
     return -(-((blocks[1] - 1) * (blocks[2] + axes[2].reach) + blocks[2]) // lanes) * lanes
 
 
-def _blocks(
+def choose_blocks(
     axes: list[_Axis], channels: int, rows: int, images: int, size: int, lanes: int, wanted: int, work: float
 ) -> list[int]:
     """Choose the block of outputs that a task takes.
@@ -135,10 +148,10 @@ def _blocks(
         return images * math.prod(-(-axis.outputs // b) for axis, b in zip(axes, blocks, strict=True))
 
     while True:
-        packed = channels * _plane_elements(axes, blocks, lanes) * size
+        packed = channels * plane_elements(axes, blocks, lanes) * size
         sums = rows * blocks[0] * _flat(axes, blocks, lanes) * size
-        heavy = work * math.prod(blocks) > _TASK_FLOPS
-        if not (packed > _INPUT_BYTES or sums > _SUMS_BYTES or heavy or number() < wanted):
+        heavy = work * math.prod(blocks) > TASK_FLOPS
+        if not (packed > INPUT_BYTES or sums > _SUMS_BYTES or heavy or number() < wanted):
             return blocks
         candidates = splittable(least) or (splittable([1, 1, lanes]) if heavy or sums > 4 * _SUMS_BYTES else [])
         if not candidates:
@@ -146,7 +159,7 @@ def _blocks(
         halve(next((axis for axis in candidates if axis < 2), 2))
 
 
-def _fill_phase(
+def fill_phase(
     record: Any, axes: list[_Axis], blocks: list[int], channels: int, size: int, lanes: int, keep: list[Array]
 ) -> None:
     """Write one phase's record but for what depends on other phases."""
@@ -161,7 +174,7 @@ def _fill_phase(
         ):  # fmt: skip
             record[f"{field}_{name}"] = value
     record["blocks"] = record["blocks_z"] * record["blocks_y"] * record["blocks_x"]
-    record["plane"] = plane = _plane_elements(axes, blocks, lanes) * size
+    record["plane"] = plane = plane_elements(axes, blocks, lanes) * size
     record["flat"] = -(-_flat(axes, blocks, lanes) // 8) * 8
     parts = [len(axis.residues) for axis in axes]
     taps = np.array(
@@ -179,7 +192,7 @@ def _fill_phase(
     record["taps"], record["tap_count"], record["pairs"] = taps.ctypes.data, len(taps), pairs.ctypes.data
 
 
-def _common(problem: ConvProblem, factor: int) -> tuple[Array, Array, list[list[_Axis]]]:
+def common(problem: ConvProblem, factor: int) -> tuple[Array, Array, list[list[_Axis]]]:
     """Return a call record with the problem's sizes, an empty table of phases, and the phases' axes."""
     call, phases = np.zeros((), CALL), np.zeros(len(problem.all_phases), PHASE)
     call["is_complex"] = factor - 1
@@ -210,7 +223,7 @@ def correlation_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     """Return the tables of a forward problem's correlation."""
     size = np.dtype(accumulator).itemsize
     lanes = simd.vector_bits() // 8 // size
-    call, phases, all_axes = _common(problem, 2 if is_complex else 1)
+    call, phases, all_axes = common(problem, 2 if is_complex else 1)
     keep: list[Array] = [phases]
     channels, outputs, groups = int(call["channels"]), int(call["outputs"]), problem.groups
     rows, row_block = _rows(outputs), row_blocks()[0]
@@ -219,16 +232,14 @@ def correlation_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     wanted = _tasks_wanted(flops)
     # The channels that fit with a few rows of outputs; where not all do, the sums wait between chunks of channels.
     few_rows = [[1, min(axes[1].outputs, 4), min(axes[2].outputs, _LONGEST_ROW)] for axes in all_axes]
-    least_plane = (
-        min(_plane_elements(axes, block, lanes) for axes, block in zip(all_axes, few_rows, strict=True)) * size
-    )
-    chunk = min(channels, max(4, _INPUT_BYTES // least_plane))
+    least_plane = min(plane_elements(axes, block, lanes) for axes, block in zip(all_axes, few_rows, strict=True)) * size
+    chunk = min(channels, max(4, INPUT_BYTES // least_plane))
     first = packed = sums = planes = 0
     chosen = []
     for axes in all_axes:
         taps = math.prod(len(axis.places) for axis in axes)
         work = 2.0 * channels * taps * min(rows, 16 * row_block)
-        chosen.append(_blocks(axes, chunk, min(rows, 4 * row_block), images, size, lanes, wanted, work))
+        chosen.append(choose_blocks(axes, chunk, min(rows, 4 * row_block), images, size, lanes, wanted, work))
     blocks_in_all = sum(
         math.prod(-(-axis.outputs // b) for axis, b in zip(axes, blocks, strict=True))
         for axes, blocks in zip(all_axes, chosen, strict=True)
@@ -236,7 +247,7 @@ def correlation_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     row_chunks = min(max(1, -(-wanted // max(1, images * blocks_in_all))), max(1, rows // (2 * row_block)))
     row_chunk = -(-max(rows, 1) // (row_chunks * row_block)) * row_block
     for record, axes, blocks in zip(phases, all_axes, chosen, strict=True):
-        _fill_phase(record, axes, blocks, 0, size, lanes, keep)
+        fill_phase(record, axes, blocks, 0, size, lanes, keep)
         here = blocks[0] * int(record["flat"]) * size
         row_chunk = min(row_chunk, max(1, _SUMS_BYTES // (here * row_block)) * row_block)
         planes, sums = max(planes, int(record["plane"])), max(sums, here)
@@ -252,17 +263,17 @@ def correlation_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     call["row_chunk"], call["row_chunks"] = row_chunk, row_chunks
     # A tile reads whole vectors past the end of what it needs: the slack of one more plane covers it.
     widest = 64 * lanes * size
-    call["sums_offset"] = _round(chunk * planes + widest, 64)
+    call["sums_offset"] = round_up(chunk * planes + widest, 64)
     call["sums_stride"] = _odd_lines(sums + widest)
-    scratch = int(call["sums_offset"]) + min(row_chunk, _round(rows, row_block)) * int(call["sums_stride"])
+    scratch = int(call["sums_offset"]) + min(row_chunk, round_up(rows, row_block)) * int(call["sums_stride"])
     each = flops / max(first, 1)
     return Geometry(
         call,
         call.reshape(1).view(np.int64),
         phases,
         first,
-        _round(scratch, 64),
-        max(1, int(_TASK_FLOPS / max(each, 1))),
+        round_up(scratch, 64),
+        max(1, int(TASK_FLOPS / max(each, 1))),
         packed,
         tuple(keep),
     )
@@ -273,7 +284,7 @@ def contraction_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     """Return the tables of a problem's weight gradient; nothing in them depends on the number of threads."""
     size = np.dtype(accumulator).itemsize
     lanes = simd.vector_bits() // 8 // size
-    call, phases, all_axes = _common(problem, 2 if is_complex else 1)
+    call, phases, all_axes = common(problem, 2 if is_complex else 1)
     keep: list[Array] = [phases]
     channels, outputs, groups = int(call["channels"]), int(call["outputs"]), problem.groups
     flops = problem.flops * (4 if is_complex else 1)
@@ -282,10 +293,10 @@ def contraction_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     for axes in all_axes:
         taps = math.prod(len(axis.places) for axis in axes)
         work = 2.0 * channel_chunk * row_chunk * taps
-        chosen.append(_blocks(axes, channel_chunk, row_chunk, 1, size, lanes, 1, work))
+        chosen.append(choose_blocks(axes, channel_chunk, row_chunk, 1, size, lanes, 1, work))
     y_bytes = mask_bytes = x_bytes = most_blocks = elements = 0
     for record, axes, blocks in zip(phases, all_axes, chosen, strict=True):
-        _fill_phase(record, axes, blocks, channel_chunk, size, lanes, keep)
+        fill_phase(record, axes, blocks, channel_chunk, size, lanes, keep)
         record["partial_offset"] = elements * size
         elements += groups * outputs * channels * int(record["tap_count"])
         y_bytes = max(y_bytes, row_chunk * blocks[0] * int(record["flat"]) * size)
@@ -295,21 +306,22 @@ def contraction_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     call["row_chunk"], call["row_chunks"] = row_chunk, -(-outputs // row_chunk)
     call["channel_chunk"], call["channel_chunks"] = channel_chunk, -(-channels // channel_chunk)
     tasks = groups * int(call["row_chunks"]) * int(call["channel_chunks"])
-    partials = 1 if flops < _SMALL_FLOPS else max(1, min(most_blocks, -(-_PARTIALS // tasks)))
+    partials = 1 if flops < _SMALL_FLOPS else max(1, min(most_blocks, -(-PARTIALS // tasks)))
     in_partial = max(1, -(-most_blocks // partials))
     call["partial_count"], call["blocks_in_partial"] = -(-most_blocks // in_partial), in_partial
     call["partial_bytes"] = elements * size
-    call["y_offset"] = _round(x_bytes + 64 * lanes * size, 64)
-    call["mask_offset"] = int(call["y_offset"]) + _round(y_bytes, 64)
+    call["y_offset"] = round_up(x_bytes + 64 * lanes * size, 64)
+    call["mask_offset"] = int(call["y_offset"]) + round_up(y_bytes, 64)
     tasks *= int(call["partial_count"])
     scratch = int(call["mask_offset"]) + mask_bytes + 64
-    slice_tasks = max(1, int(_TASK_FLOPS / max(flops / max(tasks, 1), 1)))
+    slice_tasks = max(1, int(TASK_FLOPS / max(flops / max(tasks, 1), 1)))
     return Geometry(
-        call, call.reshape(1).view(np.int64), phases, tasks, _round(scratch, 64), slice_tasks, elements, tuple(keep)
+        call, call.reshape(1).view(np.int64), phases, tasks, round_up(scratch, 64), slice_tasks, elements, tuple(keep)
     )
 
 
-def _round(n: int, multiple: int) -> int:
+def round_up(n: int, multiple: int) -> int:
+    """Return the least multiple that is at least n."""
     return -(-n // multiple) * multiple
 
 

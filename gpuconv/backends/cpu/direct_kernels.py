@@ -19,14 +19,30 @@ from gpuconv.backends.cpu.simd import copy_run, fill_run, load, read, store, wri
 from gpuconv.backends.cpu.tiles import accumulate, contract, row_blocks
 from gpuconv.boundary import source_index
 
-__all__ = ["CALL", "PACKING", "PHASE", "ROWS", "contraction", "correlation", "weight_packing"]
+__all__ = [
+    "CALL",
+    "KERNEL",
+    "PACKING",
+    "PHASE",
+    "ROWS",
+    "ceil_div",
+    "channel_address",
+    "contraction",
+    "correlation",
+    "int_pointer",
+    "pack_input",
+    "phase_pointer",
+    "record",
+    "weight_packing",
+]
 
 
-def _record(names: str) -> np.dtype[Any]:
+def record(names: str) -> np.dtype[Any]:
+    """Return a record of int64 fields."""
     return np.dtype([(name, np.int64) for name in names.split()])
 
 
-CALL = _record(
+CALL = record(
     # the arrays, the bytes between neighbours along each of their axes, and between real and imaginary parts
     "x xn xc xz xy xx x_half y yn yc yz yy yx y_half w bias fill partials is_complex "
     # channels and outputs of one group, and how tasks divide them
@@ -41,7 +57,7 @@ CALL = _record(
 )
 """One call; what belongs to the caller's arrays comes first."""
 
-PHASE = _record(
+PHASE = record(
     "first_task tasks blocks w_offset w_group_bytes taps tap_count pairs partial_offset "
     # output `start + step * q`, for q below `count`, reads input `advance * q + offset + ...`
     "start_z start_y start_x step_z step_y step_x count_z count_y count_x "
@@ -55,20 +71,20 @@ PHASE = _record(
 )
 """One phase of a call: an ordinary convolution on part of the taps (see `gpuconv.problem.AxisPhase`)."""
 
-PACKING = _record(
+PACKING = record(
     "w wg wo wc w_half packed tap_bytes is_complex conjugate channels outputs groups phases phase_count blocks"
 )
 """The packing of weights; `tap_bytes` is the address of each phase's tap offsets in w."""
 
 _CALL_POINTER = types.CPointer(from_dtype(CALL))
 _PACKING_POINTER = types.CPointer(from_dtype(PACKING))
-_KERNEL = types.void(_CALL_POINTER, types.int64, types.int64)
+KERNEL = types.void(_CALL_POINTER, types.int64, types.int64)
 ROWS = row_blocks()[0]
 _LAST_ROWS = tuple(reversed(row_blocks()))
 
 
 @intrinsic
-def _phases(typingctx: Any, address: Any) -> Any:
+def phase_pointer(typingctx: Any, address: Any) -> Any:
     """Return the address of a table of phases as a pointer."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -77,11 +93,22 @@ def _phases(typingctx: Any, address: Any) -> Any:
     return types.CPointer(from_dtype(PHASE))(types.int64), codegen
 
 
+@intrinsic
+def int_pointer(typingctx: Any, address: Any) -> Any:
+    """Return the address of a table of int64 as a pointer."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.int64)(types.int64), codegen
+
+
 _source_index = njit(source_index, error_model="numpy")
 
 
 @njit
-def _ceil_div(a: int, b: int) -> int:
+def ceil_div(a: int, b: int) -> int:
+    """Return a / b rounded up."""
     return -((-a) // b)
 
 
@@ -98,14 +125,14 @@ def _block_rows(block: int, outputs: int) -> int:
 @njit
 def _row_count(outputs):  # type: ignore[no-untyped-def]
     """Return the rows of all blocks."""
-    blocks = _ceil_div(outputs, ROWS)
+    blocks = ceil_div(outputs, ROWS)
     if blocks == 0:
         return 0
     return (blocks - 1) * ROWS + _block_rows(blocks - 1, outputs)
 
 
 @njit
-def _channel(start: int, index: int, stride: int, half: int, is_complex: int) -> int:
+def channel_address(start: int, index: int, stride: int, half: int, is_complex: int) -> int:
     """Return the address of a real channel: of a complex one's real or imaginary part."""
     if is_complex:
         return start + (index >> 1) * stride + (index & 1) * half
@@ -113,7 +140,7 @@ def _channel(start: int, index: int, stride: int, half: int, is_complex: int) ->
 
 
 @njit(error_model="numpy")
-def _pack_input(p, f, x, first_channel, channels, qz, qy, qx, nz, ny, nx, to, source, accumulator, size):  # type: ignore[no-untyped-def]
+def pack_input(p, f, x, first_channel, channels, qz, qy, qx, nz, ny, nx, to, source, accumulator, size) -> None:  # type: ignore[no-untyped-def]
     """Copy what a block of outputs reads into packed rows, borders filled in, strides undone.
 
     Input position ``advance * l + residue`` of the block becomes place l of that residue's array, so a tap is one
@@ -129,14 +156,14 @@ def _pack_input(p, f, x, first_channel, channels, qz, qy, qx, nz, ny, nx, to, so
             y0 = f.advance_y * qy + f.offset_y + read(f.residues_y + 8 * b) - p.low_y
             for c in range(f.residue_count_x):
                 x0 = f.advance_x * qx + f.offset_x + read(f.residues_x + 8 * c) - p.low_x
-                inner = min(max(_ceil_div(-x0, f.advance_x), 0), lx)
-                outer = min(max(_ceil_div(size_x - x0, f.advance_x), inner), lx)
+                inner = min(max(ceil_div(-x0, f.advance_x), 0), lx)
+                outer = min(max(ceil_div(size_x - x0, f.advance_x), inner), lx)
                 part_start = to + part * f.pitch_z * f.pitch_y * row_bytes
                 part += 1
                 for channel in range(channels):
                     index = first_channel + channel
-                    plane = _channel(x, index, p.xc, p.x_half, p.is_complex)
-                    fill = load(_channel(p.fill, index * p.is_complex, 0, size, 1), accumulator, accumulator)
+                    plane = channel_address(x, index, p.xc, p.x_half, p.is_complex)
+                    fill = load(channel_address(p.fill, index * p.is_complex, 0, size, 1), accumulator, accumulator)
                     for k in range(lz):
                         iz = _source_index(p.mode, z0 + f.advance_z * k, size_z)
                         for j in range(ly):
@@ -171,12 +198,12 @@ def correlation(source: int, accumulator: int, target: int) -> int:
 
 
 def _correlation(source: int, accumulator: int, target: int, size: int, version: int) -> Any:
-    @cfunc(_KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, cache=True, error_model="numpy")
     def correlate(pointer, task, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
             return
         p = carray(pointer, 1)[0]
-        phases = carray(_phases(p.phases), p.phase_count)
+        phases = carray(phase_pointer(p.phases), p.phase_count)
         number = 0
         while number + 1 < p.phase_count and task >= phases[number + 1].first_task:
             number += 1
@@ -197,7 +224,7 @@ def _correlation(source: int, accumulator: int, target: int, size: int, version:
         channel = 0
         while True:
             channels = min(p.channel_chunk, p.channels - channel)
-            _pack_input(
+            pack_input(
                 p, f, p.x + image * p.xn, group * p.channels + channel, channels, qz, qy, qx, nz, ny, nx, scratch,
                 source, accumulator, size,
             )  # fmt: skip
@@ -236,7 +263,7 @@ def _correlation(source: int, accumulator: int, target: int, size: int, version:
         )  # fmt: skip
         for row in range(first_row, min(last_row, p.outputs)):
             index = group * p.outputs + row
-            plane = _channel(corner, index, p.yc, p.y_half, p.is_complex)
+            plane = channel_address(corner, index, p.yc, p.y_half, p.is_complex)
             bias = zero(accumulator)
             if p.bias != 0:
                 bias = load(p.bias + index * size, accumulator, accumulator)
@@ -268,7 +295,7 @@ def _weight_packing(source: int, accumulator: int, size: int, version: int) -> A
         p = carray(pointer, 1)[0]
         block, task = task % p.blocks, task // p.blocks
         group, number = task % p.groups, task // p.groups
-        f = carray(_phases(p.phases), p.phase_count)[number]
+        f = carray(phase_pointer(p.phases), p.phase_count)[number]
         table = read(p.tap_bytes + 8 * number)
         rows, channels, tap_count = _block_rows(block, p.outputs), p.channels, f.tap_count
         to = p.packed + f.w_offset + group * f.w_group_bytes + block * ROWS * channels * tap_count * size
@@ -297,6 +324,19 @@ def _weight_packing(source: int, accumulator: int, size: int, version: int) -> A
     return pack_weights
 
 
+@njit
+def _fill_mask(mask, height, width, pitch, flat):  # type: ignore[no-untyped-def]
+    """Write 1 for every place of a plane that is an output and 0 for the others."""
+    for byte in range(0, flat, 8):
+        store(mask + byte, 0, 3, 3)
+    for row in range(height):
+        start = mask + row * pitch
+        for i in range(0, width - 7, 8):
+            store(start + i, 0x0101010101010101, 3, 3)
+        for i in range(width - width % 8, width):
+            store(start + i, 1, 2, 6)
+
+
 @functools.cache
 def contraction(source: int, accumulator: int) -> int:
     """Return the address of the kernel of weight gradients, which reads x and y and adds to partial sums.
@@ -308,12 +348,12 @@ def contraction(source: int, accumulator: int) -> int:
 
 
 def _contraction(source: int, accumulator: int, size: int, version: int) -> Any:
-    @cfunc(_KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, cache=True, error_model="numpy")
     def contract_all(pointer, task, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
             return
         p = carray(pointer, 1)[0]
-        phases = carray(_phases(p.phases), p.phase_count)
+        phases = carray(phase_pointer(p.phases), p.phase_count)
         channel, task = task % p.channel_chunks * p.channel_chunk, task // p.channel_chunks
         first_row, task = task % p.row_chunks * p.row_chunk, task // p.row_chunks
         group, part = task % p.groups, task // p.groups
@@ -329,6 +369,7 @@ def _contraction(source: int, accumulator: int, size: int, version: int) -> Any:
             for row in range(rows_here):
                 fill_run(sums + row * sums_stride, channels * f.tap_count, nothing, accumulator)
             first = part * p.blocks_in_partial
+            masked = 0
             for number_of_block in range(first, min(first + p.blocks_in_partial, f.blocks * p.batch)):
                 image, block = number_of_block // f.blocks, number_of_block % f.blocks
                 qx, block = block % f.blocks_x * f.block_x, block // f.blocks_x
@@ -338,25 +379,21 @@ def _contraction(source: int, accumulator: int, size: int, version: int) -> Any:
                     min(f.block_y, f.count_y - qy),
                     min(f.block_z, f.count_z - qz),
                 )
-                _pack_input(
+                pack_input(
                     p, f, p.x + image * p.xn, group * p.channels + channel, channels, qz, qy, qx, nz, ny, nx, scratch,
                     source, accumulator, size,
                 )  # fmt: skip
                 plane = f.flat * size
-                for row in range(rows_here):
-                    fill_run(y_scratch + row * nz * plane, nz * f.flat, nothing, accumulator)
-                for byte in range(0, f.flat, 8):
-                    store(mask + byte, 0, 3, 3)
-                for j in range(ny):
-                    for i in range(nx):
-                        store(mask + j * f.pitch_x + i, 1, 2, 6)
+                if number_of_block == first or ny * f.pitch_x + nx != masked:
+                    masked = ny * f.pitch_x + nx
+                    _fill_mask(mask, ny, nx, f.pitch_x, f.flat)
                 corner = (
                     p.y + image * p.yn + (f.start_z + f.step_z * qz) * p.yz + (f.start_y + f.step_y * qy) * p.yy
                     + (f.start_x + f.step_x * qx) * p.yx
                 )  # fmt: skip
                 for row in range(rows_here):
                     index = group * p.outputs + first_row + row
-                    start = _channel(corner, index, p.yc, p.y_half, p.is_complex)
+                    start = channel_address(corner, index, p.yc, p.y_half, p.is_complex)
                     for k in range(nz):
                         for j in range(ny):
                             copy_run(
@@ -364,6 +401,9 @@ def _contraction(source: int, accumulator: int, size: int, version: int) -> Any:
                                 start + k * f.step_z * p.yz + j * f.step_y * p.yy,
                                 nx, f.step_x * p.yx, source, accumulator,
                             )  # fmt: skip
+                            end = f.flat if j == ny - 1 else (j + 1) * f.pitch_x
+                            beside = y_scratch + (row * nz + k) * plane + (j * f.pitch_x + nx) * size
+                            fill_run(beside, end - j * f.pitch_x - nx, nothing, accumulator)
                 number_of_pairs = channels * f.tap_count
                 for k in range(nz):
                     x_plane, y_plane = scratch + k * f.pitch_y * f.pitch_x * size, y_scratch + k * plane

@@ -25,7 +25,7 @@ from gpuconv.backends.cpu.simd import (
     store_vector,
 )
 
-__all__ = ["accumulate", "contract", "row_blocks"]
+__all__ = ["accumulate", "contract", "outer", "row_blocks"]
 
 
 def _tile_widths(rows: int) -> tuple[int, ...]:
@@ -151,7 +151,10 @@ def contract(
     """
     height, a = rows.literal_value, code.literal_value
     n, size = lanes_of(a), BYTES[a]
-    widest = {4: 5, 2: 8, 1: 8}[height] if registers() == 32 else {4: 2, 2: 4, 1: 6}[height]
+    if registers() == 32:
+        widths = {4: (5, 1), 2: (9, 3, 1), 1: (9, 3, 1)}[height]
+    else:
+        widths = {4: (2, 1), 2: (4, 1), 1: (6, 3, 1)}[height]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         sums, sums_stride, y, y_stride, x, offsets, number, mask, count = args[:9]
@@ -195,7 +198,7 @@ def contract(
                     total = _total(builder, builder.load(slots[r * width + m]), n, plus)
                     store_vector(builder, plus(load_vector(builder, place, a, 1), total), place, a)
 
-        for width in (widest, 1):
+        for width in widths:
             tiles = builder.sdiv(builder.sub(number, done), constant(width))
             with cgutils.for_range(builder, tiles) as loop:
                 tile(builder.add(done, builder.mul(loop.index, constant(width))), width)
@@ -204,6 +207,95 @@ def contract(
 
     i64 = types.int64
     return types.void(*[i64] * 9, rows, code), codegen
+
+
+def outer_width(vectors: int) -> int:
+    """Return how many pairs a tile of `outer` takes beside a number of vectors of outputs."""
+    if registers() == 32:
+        return {4: 6, 2: 12, 1: 12}[vectors]
+    return {4: 2, 2: 5, 1: 8}[vectors]
+
+
+@intrinsic(prefer_literal=True)
+def outer(
+    typingctx: Any,
+    sums: Any,
+    y: Any,
+    x: Any,
+    pitch: Any,
+    offsets: Any,
+    number: Any,
+    height: Any,
+    width: Any,
+    is_first: Any,
+    vectors: Any,
+    code: Any,
+) -> Any:
+    """Sum outer products: sums[m] (+)= sum over j, i of y[j, i] * x[offsets[m] + j * pitch + i], for m < number.
+
+    The inner kernel of a weight gradient with enough output channels for vectors: y[j, i] is `vectors` vectors of
+    channels, sums[m] as many sums of one (input channel, tap) pair. Only places that are outputs are visited.
+
+    Parameters
+    ----------
+    sums, y, x, offsets : int64
+        Addresses; `pitch` and the entries of `offsets` are in bytes. y is dense, `height` rows of `width` places.
+    is_first : int64
+        Nonzero to start from 0 instead of from what `sums` holds.
+    vectors, code : literal int
+        Vectors of channels (1, 2 or 4), and the type of all numbers.
+    """
+    v, a = vectors.literal_value, code.literal_value
+    n, size = lanes_of(a), BYTES[a]
+    place = v * n * size
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        sums, y, x, pitch, offsets, number, height, width, is_first = args[:9]
+        vector = ir.VectorType(element_type(a), n)
+        zero = ir.Constant(vector, None)
+        fresh = builder.icmp_signed("!=", is_first, constant(0))
+        done = constant(0)
+
+        def tile(first: Any, pairs: int) -> None:
+            to = builder.add(sums, builder.mul(first, constant(place)))
+            slots = []
+            for k in range(pairs * v):
+                slot = cgutils.alloca_once(builder, vector)
+                at = builder.add(to, constant(k * n * size))
+                builder.store(builder.select(fresh, zero, load_vector(builder, at, a, n)), slot)
+                slots.append((at, slot))
+            table = builder.add(offsets, builder.mul(first, constant(8)))
+            sources = [
+                builder.add(x, load_vector(builder, builder.add(table, constant(8 * m)), 3, 1)) for m in range(pairs)
+            ]
+            with cgutils.for_range(builder, height) as row:
+                y_row = builder.add(y, builder.mul(row.index, builder.mul(width, constant(place))))
+                down = builder.mul(row.index, pitch)
+                rows = [builder.add(source, down) for source in sources]
+                with cgutils.for_range(builder, width) as column:
+                    here = builder.add(y_row, builder.mul(column.index, constant(place)))
+                    gradients = [
+                        load_vector(builder, builder.add(here, constant(k * n * size)), a, n) for k in range(v)
+                    ]
+                    right = builder.mul(column.index, constant(size))
+                    for m in range(pairs):
+                        value = broadcast(builder, load_vector(builder, builder.add(rows[m], right), a, 1), n)
+                        for k in range(v):
+                            slot = slots[m * v + k][1]
+                            builder.store(multiply_add(builder, value, gradients[k], builder.load(slot), a), slot)
+            for at, slot in slots:
+                store_vector(builder, builder.load(slot), at, a)
+
+        widest = outer_width(v)
+        for pairs in sorted({widest, max(widest // 3, 1), 1}, reverse=True):
+            tiles = builder.sdiv(builder.sub(number, done), constant(pairs))
+            with cgutils.for_range(builder, tiles) as loop:
+                tile(builder.add(done, builder.mul(loop.index, constant(pairs))), pairs)
+            done = builder.add(done, builder.mul(tiles, constant(pairs)))
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(*[i64] * 9, vectors, code), codegen
 
 
 def _total(builder: Any, value: Any, n: int, plus: Any) -> Any:
