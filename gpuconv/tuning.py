@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CPU_COSTS", "CUDA_COSTS", "CUDA_DIRECT_TILES", "CUDA_SIMULATOR_TILES", "Cost", "CudaTile"]
+__all__ = ["CPU_COSTS", "CUDA_COSTS", "CUDA_DIRECT_TILES", "CUDA_SIMULATOR_TILES", "Cost", "CudaTile", "CPU_WINOGRAD", "WinogradCost"]
 
 
 class Cost(NamedTuple):
@@ -29,6 +29,27 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         256: Cost(15e-6, 50e9, 4e9),
         128: Cost(15e-6, 20e9, 3e9),
     },
+}
+
+
+class WinogradCost(NamedTuple):
+    """Constants of the Winograd algorithm on one class of core."""
+
+    overhead: float
+    """Seconds of a call that does nothing."""
+    flops: float
+    """Floating-point operations a second of the products."""
+    transform: float
+    """Seconds for each transformed input or output value."""
+    weights: float
+    """Seconds for each transformed weight."""
+
+
+CPU_WINOGRAD: dict[int, WinogradCost] = {
+    # vector width in bits -> constants
+    512: WinogradCost(25e-6, 150e9, 0.06e-9, 0.05e-9),
+    256: WinogradCost(25e-6, 75e9, 0.1e-9, 0.1e-9),
+    128: WinogradCost(25e-6, 25e9, 0.25e-9, 0.25e-9),
 }
 
 CUDA_COSTS: dict[str, Cost] = {

@@ -1,0 +1,128 @@
+"""Winograd convolution: 3x3 (and 3-tap) kernels of stride 1 and any dilation with fewer products than the definition has.
+
+Input tiles and weights are transformed, multiplied element by element, summed over the channels and transformed back.
+See docs/kernels.md for the points, the error, the blocking and what it reaches.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuconv.backends.cpu import threads
+from gpuconv.backends.cpu.winograd_geometry import geometry, possible_forms
+from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel
+
+if TYPE_CHECKING:
+    from gpuconv.backends.cpu import Device
+    from gpuconv.dispatch import Call
+    from gpuconv.problem import ConvProblem
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["cost", "pack", "run", "supports"]
+
+_LEAST_CHANNELS = 16
+"""Sums of fewer channels are too short for the bound on the error, and too few for the transforms to pay."""
+_STAGE = CALL.names.index("stage") if CALL.names else 0
+
+
+def _correlation(call: Call) -> ConvProblem:
+    """Return the forward problem that computes the operation."""
+    return call.problem if call.operation == "forward" else call.problem.adjoint()
+
+
+@functools.lru_cache(maxsize=4096)
+def supports(call: Call, device: Device) -> str | None:
+    """Return None, or the reason why it cannot serve the call."""
+    if call.operation == "weight_gradient":
+        return "it does not compute weight gradients"
+    if call.dtype != "float32":
+        return "it computes in float32 only"
+    if call.precision == "highest":
+        return "precision='highest' excludes transforms"
+    if call.operation != "forward" and call.problem.padding_mode != "zeros":
+        return "the gradient of a border other than zeros is folded by direct"
+    problem = _correlation(call)
+    if any(s > 1 for s in (*problem.stride, *problem.input_dilation)):
+        return "it needs a stride of 1"
+    if not possible_forms(problem):
+        return "it needs a kernel of 3, 3x3, 1x3 or 3x1"
+    if problem.in_channels // problem.groups < _LEAST_CHANNELS:
+        return f"it needs at least {_LEAST_CHANNELS} channels to sum over in each group"
+    return None
+
+
+def cost(call: Call, device: Device) -> float:
+    """Return the estimated seconds."""
+    return geometry(_correlation(call), False).seconds
+
+
+def _address(array: Array) -> int:
+    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def _operand(problem: ConvProblem, array: Array) -> list[int]:
+    """Return x's or y's address and the bytes between neighbours: batch, channel, y, x."""
+    batch, *rest = array.strides if problem.batched else (0, *array.strides)
+    channel = rest.pop(0 if problem.layout == "channels_first" else -1)
+    return [_address(array), batch, channel, *(0,) * (2 - problem.rank), *rest]
+
+
+def _weights(call: Call, w: Array) -> list[int]:
+    """Return w's address and the bytes between neighbours: group, output, channel, y, x of the correlation."""
+    problem = call.problem
+    outputs, channels, *spatial = w.strides
+    address, group = _address(w), outputs * (problem.out_channels // problem.groups)
+    if call.operation != "forward":
+        # The adjoint exchanges the channel axes within a group and turns the kernel around.
+        outputs, channels = channels, outputs
+        address += sum((k - 1) * stride for k, stride in zip(problem.kernel, spatial, strict=True))
+        spatial = [-stride for stride in spatial]
+    return [address, group, outputs, channels, *(0,) * (2 - problem.rank), *spatial]
+
+
+def _aligned(size: int) -> tuple[Array, int]:
+    memory = np.empty(size + 64, np.uint8)
+    return memory, -(-_address(memory) // 64) * 64
+
+
+def pack(call: Call, w: Array) -> Array | None:
+    """Return the transformed weights, aligned to a cache line."""
+    g = geometry(_correlation(call), True)
+    memory, address = _aligned(g.weight_bytes)
+    words = g.words.copy()
+    words[10:20] = (*_weights(call, w), 0, 0, address, 0)
+    words[_STAGE] = WEIGHTS
+    threads.run(kernel(g.form), words, g.weight_tasks, g.scratch_bytes, max(1, g.weight_tasks // 8))
+    return memory
+
+
+def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
+    """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
+    problem = _correlation(call)
+    if call.operation != "forward":
+        x, y = y, x
+    if y.size == 0:
+        return
+    g = geometry(problem, packed is not None)
+    if packed is None and not g.transforms_inside:
+        packed = pack(call, w)
+    fill = np.array([problem.padding_value], np.float32)
+    sums_bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
+    inputs, v = _aligned(g.input_bytes)
+    words = g.words.copy()
+    words[:20] = (
+        *_operand(problem, x), *_operand(problem, y), *_weights(call, w),
+        0 if sums_bias is None else _address(sums_bias), _address(fill),
+        0 if packed is None else -(-_address(packed) // 64) * 64, v,
+    )  # fmt: skip
+    code = kernel(g.form)
+    if g.split:
+        words[_STAGE] = INPUTS
+        threads.run(code, words, g.input_tasks, g.scratch_bytes, g.slice_tasks)
+    words[_STAGE] = PRODUCTS if g.split else FUSED
+    threads.run(code, words, g.tasks, g.scratch_bytes, g.slice_tasks)
+    del inputs

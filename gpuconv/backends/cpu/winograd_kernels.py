@@ -1,0 +1,383 @@
+"""The compiled kernel of the Winograd algorithm: one for each form, all shapes.
+
+It runs in stages, each a set of independent tasks: the transform of weights, and either whole blocks of tiles (fused),
+or first the inputs' transforms and then products by blocks of output channels (split). Every tile's sums are the same
+in both, and whatever the block, so results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import Any
+
+import numpy as np
+from numba import carray, cfunc, from_dtype, njit, types
+
+from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.simd import load, store
+from gpuconv.backends.cpu.winograd_tiles import (
+    LANES,
+    VECTOR,
+    copy_pixels,
+    fill_pixels,
+    forms,
+    gather_pixel,
+    input_columns,
+    input_rows,
+    most_tiles,
+    multiply,
+    output_tile,
+    transpose,
+    transpose_part,
+    transpose_rows,
+    weights_tile,
+)
+from gpuconv.boundary import source_index
+
+__all__ = ["CALL", "FUSED", "INPUTS", "PRODUCTS", "WEIGHTS", "kernel"]
+
+CALL = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            # the arrays, the bytes between neighbours along each of their axes, and the transformed weights and inputs
+            "x xn xc xy xx y yn yc yy yx w wg wo wc wy wx bias fill u v stage "
+            # channels and outputs of one group; vectors of channels, in all and in a chunk that is summed apart
+            "channels outputs vectors chunk groups batch "
+            # border: mode, the range of inputs that negative padding leaves, the padding before
+            "mode low_y low_x size_y size_x pad_y pad_x dilation_y dilation_x "
+            # outputs, tiles in all and in a block
+            "out_y out_x tiles_y tiles_x block_n block_y block_x blocks_n blocks_y blocks_x "
+            # tile rows whose outputs are written together
+            "written "
+            # bytes: of scratch parts, of what is repeated
+            "in_pitch columns_offset columns_pitch v_offset m_offset pixels_offset edge_offset u_offset taps_offset "
+            "v_step v_block m_step u_step u_block u_group u_scratch_step"
+        ).split()
+    ]
+)
+"""One call; the first 21 fields belong to the caller's arrays and the stage."""
+
+WEIGHTS, INPUTS, PRODUCTS, FUSED = range(4)
+
+_KERNEL = types.void(types.CPointer(from_dtype(CALL)), types.int64, types.int64)
+_MOST = most_tiles()
+_source_index = njit(source_index, error_model="numpy")
+
+
+@njit(error_model="numpy")
+def _origin(tile, dilation, m):  # type: ignore[no-untyped-def]
+    """Return the first output of a tile: `dilation` tiles are interleaved over dilation * m outputs."""
+    return tile // dilation * (dilation * m) + tile % dilation
+
+
+@njit(error_model="numpy")
+def _panel(tile, tiles):  # type: ignore[no-untyped-def]
+    """Return the first tile and the number of tiles of the panel that a tile is in; panels differ by one at most."""
+    panels = (tiles + _MOST - 1) // _MOST
+    height, more = tiles // panels, tiles % panels
+    if tile < more * (height + 1):
+        return tile // (height + 1) * (height + 1), height + 1
+    return tile - (tile - more * (height + 1)) % height, height
+
+
+@njit(error_model="numpy")
+def _read_pixels(p, to, source, count, channels):  # type: ignore[no-untyped-def]
+    """Copy `count` pixels of an input row to neighbouring vectors."""
+    if p.xx == 4:
+        whole = count // LANES if channels == LANES else 0
+        if whole > 0:
+            transpose(to, VECTOR, source, p.xc, whole, VECTOR)
+        for i in range(whole * LANES, count, LANES):
+            wanted = min(LANES, count - i)
+            transpose_part(to + i * VECTOR, VECTOR, wanted, LANES, source + 4 * i, p.xc, channels, wanted)
+        return
+    if channels < LANES:
+        fill_pixels(to, count, np.float32(0))
+    if p.xc == 4:
+        copy_pixels(to, VECTOR, source, p.xx, count, channels)
+    else:
+        for i in range(count):
+            gather_pixel(to + i * VECTOR, source + i * p.xx, p.xc, channels)
+
+
+@njit(error_model="numpy")
+def _pack(p, x, channels, y0, rows, x0, columns, to):  # type: ignore[no-untyped-def]
+    """Copy a window of one image's vector of channels to pixels, borders filled in."""
+    fill = load(p.fill, 0, 0)
+    inner = min(max(-x0, 0), columns)
+    outer = min(max(p.size_x - x0, inner), columns)
+    for i in range(rows):
+        row = to + i * p.in_pitch
+        at = _source_index(p.mode, y0 + i, p.size_y)
+        if at < 0:
+            fill_pixels(row, columns, fill)
+            continue
+        start = x + (at + p.low_y) * p.xy + p.low_x * p.xx
+        _read_pixels(p, row + inner * VECTOR, start + (x0 + inner) * p.xx, outer - inner, channels)
+        if p.mode == 0:
+            fill_pixels(row, inner, fill)
+            fill_pixels(row + outer * VECTOR, columns - outer, fill)
+            continue
+        for j in range(columns):
+            if j < inner or j >= outer:
+                _read_pixels(p, row + j * VECTOR, start + _source_index(p.mode, x0 + j, p.size_x) * p.xx, 1, channels)
+
+
+@njit(error_model="numpy")
+def _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form):  # type: ignore[no-untyped-def]
+    """Transform one vector of channels of a block's tiles into v."""
+    n0, images, r0, rows, q0, columns = b
+    channels = min(LANES, p.channels - vector * LANES)
+    y0, x0 = _origin(r0, p.dilation_y, my), _origin(q0, p.dilation_x, mx)
+    height = _origin(r0 + rows - 1, p.dilation_y, my) + p.dilation_y * (ny - 1) + 1 - y0
+    width = _origin(q0 + columns - 1, p.dilation_x, mx) + p.dilation_x * (nx - 1) + 1 - x0
+    tiles, transformed = images * rows * columns, scratch + p.columns_offset
+    for image in range(images):
+        x = p.x + (n0 + image) * p.xn + (group * p.channels + vector * LANES) * p.xc
+        _pack(p, x, channels, y0 - p.pad_y, height, x0 - p.pad_x, width, scratch)
+        for r in range(rows):
+            first = scratch + (_origin(r0 + r, p.dilation_y, my) - y0) * p.in_pitch
+            input_columns(transformed, p.columns_pitch, first, p.dilation_y * p.in_pitch, width, form)
+            for q in range(columns):
+                tile = (image * rows + r) * columns + q
+                start, most = _panel(tile, tiles)
+                to = v + (start * p.vectors + vector * most + tile - start) * VECTOR
+                source = transformed + (_origin(q0 + q, p.dilation_x, mx) - x0) * VECTOR
+                input_rows(to, p.v_step, source, p.columns_pitch, p.dilation_x * VECTOR, form)
+
+
+@njit(error_model="numpy")
+def _transform_weights(p, group, block, first, vectors, u, u_step, taps, products, ty, tx, form):  # type: ignore[no-untyped-def]
+    """Transform the weights of some vectors of input channels for one block of output channels."""
+    is_dense = p.wx == 4 and p.wy == 4 * tx and p.wc == 4 * tx * ty
+    for half in range(2):
+        output = (2 * block + half) * LANES
+        outputs = min(LANES, p.outputs - output)
+        for vector in range(vectors):
+            channel = (first + vector) * LANES
+            channels = min(LANES, p.channels - channel) if outputs > 0 else 0
+            to = u + (vector * LANES * 2 + half) * VECTOR
+            w = p.w + group * p.wg + output * p.wo + channel * p.wc
+            if channels > 0 and is_dense:
+                count = channels * ty * tx
+                whole = count // LANES if outputs == LANES else 0
+                if whole > 0:
+                    transpose(taps, VECTOR, w, p.wo, whole, VECTOR)
+                for i in range(whole * LANES, count, LANES):
+                    wanted = min(LANES, count - i)
+                    transpose_part(taps + i * VECTOR, VECTOR, wanted, LANES, w + 4 * i, p.wo, outputs, wanted)
+            elif channels > 0:
+                fill_pixels(taps, channels * ty * tx, np.float32(0))
+                for c in range(channels):
+                    for i in range(ty):
+                        for j in range(tx):
+                            at = taps + ((c * ty + i) * tx + j) * VECTOR
+                            gather_pixel(at, w + c * p.wc + i * p.wy + j * p.wx, p.wo, outputs)
+            weights_tile(to, u_step, taps, channels, 2 * VECTOR, form)
+            for c in range(max(channels, 0), LANES):
+                for product in range(products):
+                    fill_pixels(to + c * 2 * VECTOR + product * u_step, 1, np.float32(0))
+
+
+@njit(error_model="numpy")
+def _multiply_all(p, b, group, block, v, scratch, products, ty, tx, form):  # type: ignore[no-untyped-def]
+    """Sum the products of a block of tiles and a block of output channels."""
+    tiles = b[1] * b[3] * b[5]
+    m = scratch + p.m_offset
+    for first in range(0, p.vectors, p.chunk):
+        vectors = min(p.chunk, p.vectors - first)
+        if p.u == 0:
+            u, u_step = scratch + p.u_offset, p.u_scratch_step
+            _transform_weights(
+                p, group, block, first, vectors, u, u_step, scratch + p.taps_offset, products, ty, tx, form
+            )
+        else:
+            u, u_step = p.u + group * p.u_group + block * p.u_block + first * LANES * 2 * VECTOR, p.u_step
+        for product in range(products):
+            tile = 0
+            while tile < tiles:
+                start, height = _panel(tile, tiles)
+                multiply(
+                    height, m + product * p.m_step + start * 2 * VECTOR,
+                    v + product * p.v_step + (start * p.vectors + first * height) * VECTOR,
+                    u + product * u_step, vectors, first == 0,
+                )  # fmt: skip
+                tile += height
+
+
+@njit(error_model="numpy")
+def _sum_directly(p, image, group, output, y, x, ty, tx):  # type: ignore[no-untyped-def]
+    """Return one output by its definition."""
+    total = np.float32(0)
+    if p.bias != 0:
+        total = load(p.bias + (group * p.outputs + output) * 4, 0, 0)
+    for c in range(p.channels):
+        plane = p.x + image * p.xn + (group * p.channels + c) * p.xc
+        w = p.w + group * p.wg + output * p.wo + c * p.wc
+        for i in range(ty):
+            row = _source_index(p.mode, y + i * p.dilation_y - p.pad_y, p.size_y)
+            for j in range(tx):
+                column = _source_index(p.mode, x + j * p.dilation_x - p.pad_x, p.size_x)
+                if row < 0 or column < 0:
+                    value = load(p.fill, 0, 0)
+                else:
+                    value = load(plane + (row + p.low_y) * p.xy + (column + p.low_x) * p.xx, 0, 0)
+                total += value * load(w + i * p.wy + j * p.wx, 0, 0)
+    return total
+
+
+@njit(error_model="numpy")
+def _repair(p, pixels, image, group, output, outputs, y0, rows, x0, columns, ty, tx):  # type: ignore[no-untyped-def]
+    """Compute the outputs that are not finite by their definition: a transform spreads a NaN over its tile."""
+    for i in range(rows):
+        for j in range(columns):
+            for k in range(outputs):
+                at = pixels + (i * columns + j) * VECTOR + 4 * k
+                value = load(at, 0, 0)
+                if value - value != 0:
+                    y = y0 + i * p.dilation_y
+                    store(at, _sum_directly(p, image, group, output + k, y, x0 + j, ty, tx), 0, 0)
+
+
+@njit(error_model="numpy")
+def _is_finite(vector):  # type: ignore[no-untyped-def]
+    for k in range(LANES):
+        value = load(vector + 4 * k, 0, 0)
+        if value - value != 0:
+            return False
+    return True
+
+
+@njit(error_model="numpy")
+def _write_pixels(p, y, source, count, outputs):  # type: ignore[no-untyped-def]
+    """Write `count` neighbouring pixels to a run of outputs."""
+    if p.yx == 4:
+        whole = count // LANES if outputs == LANES else 0
+        if whole > 0:
+            transpose_rows(y, p.yc, source, VECTOR, whole)
+        for i in range(whole * LANES, count, LANES):
+            width = min(LANES, count - i)
+            transpose_part(y + 4 * i, p.yc, outputs, width, source + i * VECTOR, VECTOR, width, LANES)
+    elif p.yc == 4:
+        copy_pixels(y, p.yx, source, VECTOR, count, outputs)
+    else:
+        for i in range(count):
+            for k in range(outputs):
+                store(y + i * p.yx + k * p.yc, load(source + i * VECTOR + 4 * k, 0, 0), 0, 0)
+
+
+@njit(error_model="numpy")
+def _write_outputs(p, b, group, block, scratch, my, mx, ty, tx, form):  # type: ignore[no-untyped-def]
+    """Transform the products of a block of tiles and a block of output channels, and write the outputs."""
+    n0, images, r0, rows, q0, columns = b
+    x0, edge = _origin(q0, p.dilation_x, mx), scratch + p.edge_offset
+    bias, total = edge + my * mx * VECTOR, edge + (my * mx + 1) * VECTOR
+    end = p.out_x
+    if q0 + columns < p.tiles_x:
+        end = _origin(q0 + columns, p.dilation_x, mx)
+    width, pixels = end - x0, scratch + p.pixels_offset
+    for half in range(2):
+        output = (2 * block + half) * LANES
+        outputs = min(LANES, p.outputs - output)
+        if outputs <= 0:
+            return
+        fill_pixels(bias, 1, np.float32(0))
+        if p.bias != 0:
+            gather_pixel(bias, p.bias + (group * p.outputs + output) * 4, 4, outputs)
+        for image in range(images):
+            corner = p.y + (n0 + image) * p.yn + (group * p.outputs + output) * p.yc + x0 * p.yx
+            for r in range(0, rows, p.written):
+                together = min(p.written, rows - r)
+                y0 = _origin(r0 + r, p.dilation_y, my)
+                lines = min(together * my, (p.out_y - y0 + p.dilation_y - 1) // p.dilation_y)
+                fill_pixels(total, 1, np.float32(0))
+                for s in range(together):
+                    for q in range(columns):
+                        tile = (image * rows + r + s) * columns + q
+                        products = scratch + p.m_offset + (2 * tile + half) * VECTOR
+                        at = _origin(q0 + q, p.dilation_x, mx) - x0
+                        to = pixels + (s * my * width + at) * VECTOR
+                        if at + p.dilation_x * (mx - 1) < width:
+                            output_tile(
+                                to, width * VECTOR, p.dilation_x * VECTOR, products, p.m_step, bias, total, form
+                            )
+                            continue
+                        output_tile(edge, mx * VECTOR, VECTOR, products, p.m_step, bias, total, form)
+                        inside = (width - at + p.dilation_x - 1) // p.dilation_x
+                        for i in range(my):
+                            copy_pixels(
+                                to + i * width * VECTOR, p.dilation_x * VECTOR, edge + i * mx * VECTOR, VECTOR,
+                                inside, LANES,
+                            )  # fmt: skip
+                if not _is_finite(total):
+                    _repair(
+                        p, pixels, n0 + image, group, output, outputs, y0, lines, x0, width, ty, tx
+                    )
+                step = p.dilation_y * p.yy
+                if step == width * p.yx:
+                    _write_pixels(p, corner + y0 * p.yy, pixels, lines * width, outputs)
+                else:
+                    for i in range(lines):
+                        at = corner + y0 * p.yy + i * step
+                        _write_pixels(p, at, pixels + i * width * VECTOR, width, outputs)
+
+
+@njit(error_model="numpy")
+def _block(p, number):  # type: ignore[no-untyped-def]
+    """Return a block's first image and images, first tile row and rows, first tile column and columns."""
+    q0, number = number % p.blocks_x * p.block_x, number // p.blocks_x
+    r0, n0 = number % p.blocks_y * p.block_y, number // p.blocks_y * p.block_n
+    return (
+        n0, min(p.block_n, p.batch - n0), r0, min(p.block_y, p.tiles_y - r0), q0, min(p.block_x, p.tiles_x - q0)
+    )  # fmt: skip
+
+
+@functools.cache
+def kernel(form: int) -> int:
+    """Return the address of the kernel of a form."""
+    down, across = forms(form)
+    digest = hashlib.blake2b(f"{down}{across}{simd.source_version()}".encode(), digest_size=7).digest()
+    sizes = (len(m) for matrices in (down, across) for m in (matrices.output, matrices.input, matrices.weights[0]))
+    return int(_compiled(form, *sizes, int.from_bytes(digest, "big")).address)
+
+
+def _compiled(form: int, my: int, ny: int, ty: int, mx: int, nx: int, tx: int, version: int) -> Any:
+    products = ny * nx
+
+    @cfunc(_KERNEL, cache=True, error_model="numpy")
+    def convolve(pointer, task, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+        if version == 0:
+            return
+        p = carray(pointer, 1)[0]
+        taps = scratch + p.taps_offset
+        if p.stage == 0:
+            chunks = (p.vectors + p.chunk - 1) // p.chunk
+            first, task = task % chunks * p.chunk, task // chunks
+            blocks = (p.outputs + 2 * LANES - 1) // (2 * LANES)
+            block, group = task % blocks, task // blocks
+            u = p.u + group * p.u_group + block * p.u_block + first * LANES * 2 * VECTOR
+            vectors = min(p.chunk, p.vectors - first)
+            _transform_weights(p, group, block, first, vectors, u, p.u_step, taps, products, ty, tx, form)
+            return
+        number = p.blocks_n * p.blocks_y * p.blocks_x
+        if p.stage == 1:
+            vector, task = task % p.vectors, task // p.vectors
+            b = _block(p, task % number)
+            _transform_inputs(p, b, task // number, vector, p.v + task * p.v_block, scratch, my, ny, mx, nx, form)
+            return
+        blocks = (p.outputs + 2 * LANES - 1) // (2 * LANES)
+        begin, end, v = 0, blocks, scratch + p.v_offset
+        if p.stage == 2:
+            begin, task = task % blocks, task // blocks
+            end, v = begin + 1, p.v + task * p.v_block
+        b, group = _block(p, task % number), task // number
+        if p.stage == 3:
+            for vector in range(p.vectors):
+                _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form)
+        for block in range(begin, end):
+            _multiply_all(p, b, group, block, v, scratch, products, ty, tx, form)
+            _write_outputs(p, b, group, block, scratch, my, mx, ty, tx, form)
+
+    return convolve
