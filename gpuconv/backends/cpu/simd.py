@@ -29,12 +29,15 @@ __all__ = [
     "fill_run",
     "lanes_of",
     "load",
+    "has_fma",
     "load_vector",
     "multiply_add",
+    "narrow",
     "read",
     "registers",
     "source_version",
     "store",
+    "store_part",
     "store_vector",
     "vector_bits",
     "write_run",
@@ -102,7 +105,8 @@ def registers() -> int:
 
 
 @functools.cache
-def _has_fma() -> bool:
+def has_fma() -> bool:
+    """Return whether the host multiplies and adds in one step."""
     import platform
 
     return _features().get("fma", False) or platform.machine() in ("aarch64", "arm64")
@@ -159,11 +163,29 @@ def store_vector(builder: Any, value: Any, address: Any, code: int) -> None:
     builder.store(value, _pointer(builder, address, value.type), align=BYTES[code])
 
 
+def store_part(builder: Any, value: Any, address: Any, code: int, count: Any) -> None:
+    """Store the first `count` elements of a vector, an int64 below its length."""
+    n = value.type.count
+    lanes = ir.VectorType(_I64, n)
+    numbers = ir.Constant(lanes, list(range(n)))
+    mask = builder.icmp_signed("<", numbers, broadcast(builder, count, n))
+    pointer = _pointer(builder, address, value.type)
+    suffix = {0: "f32", 1: "f64"}.get(code) or f"i{8 * BYTES[code]}"
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [value.type, pointer.type, _I32, mask.type]),
+        f"llvm.masked.store.v{n}{suffix}.p0",
+    )
+    builder.call(function, [value, pointer, ir.Constant(_I32, BYTES[code]), mask])
+
+
 def _widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> Any:
     """Convert what was loaded as `source` into the type of the sums."""
     if source == accumulator:
         return value
     i32, f32 = _shaped(_I32, n), _shaped(ir.FloatType(), n)
+    if source in (4, 5) and accumulator == 1:
+        return builder.fpext(_widen(builder, value, source, 0, n), _shaped(ir.DoubleType(), n))
     if source == CODES["bfloat16"]:
         return builder.bitcast(builder.shl(builder.zext(value, i32), _splat(i32, 16)), f32)
     if source == CODES["float16"]:
@@ -176,6 +198,10 @@ def _widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> A
         chosen = builder.select(special, builder.or_(magnitude, _splat(i32, 0x7F800000)), finite)
         return builder.bitcast(builder.or_(chosen, sign), f32)
     target = _shaped(element_type(accumulator), n)
+    if accumulator in (0, 1):
+        if source in (0, 1):
+            return builder.fpext(value, target) if accumulator == 1 else builder.fptrunc(value, target)
+        return builder.uitofp(value, target) if source in _UNSIGNED else builder.sitofp(value, target)
     if BYTES[source] == BYTES[accumulator]:
         return value
     if BYTES[source] > BYTES[accumulator]:
@@ -183,9 +209,20 @@ def _widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> A
     return builder.zext(value, target) if source in _UNSIGNED else builder.sext(value, target)
 
 
-def _narrow(builder: Any, value: Any, accumulator: int, target: int, n: int) -> Any:
-    """Convert a sum into the type of the result: rounding to nearest even, wrapping around."""
-    if target == accumulator or (target not in (4, 5) and BYTES[target] == BYTES[accumulator]):
+def narrow(builder: Any, value: Any, accumulator: int, target: int, n: int) -> Any:
+    """Convert a sum into the type of the result.
+
+    Floats round to nearest even, and lose their fraction on their way into integers; integers wrap around.
+    """
+    if target == accumulator:
+        return value
+    if accumulator in (0, 1) and target in (0, 1):
+        type_ = _shaped(element_type(target), n)
+        return builder.fpext(value, type_) if target == 1 else builder.fptrunc(value, type_)
+    if accumulator in (0, 1) and target not in (4, 5):
+        whole = builder.fptosi(value, _shaped(_I64, n))
+        return whole if BYTES[target] == 8 else builder.trunc(whole, _shaped(element_type(target), n))
+    if target not in (4, 5) and BYTES[target] == BYTES[accumulator]:
         return value
     if target not in (4, 5):
         type_ = _shaped(element_type(target), n)
@@ -221,7 +258,7 @@ def multiply_add(builder: Any, a: Any, b: Any, c: Any, code: int) -> Any:
     """Return a * b + c, fused where the host can."""
     if code in (2, 3):
         return builder.add(builder.mul(a, b), c)
-    if not _has_fma():
+    if not has_fma():
         return builder.fadd(builder.fmul(a, b), c)
     # llvmlite's declare_intrinsic does not take vector types, so the function is declared by its name.
     suffix = "f32" if code == 0 else "f64"
@@ -279,7 +316,7 @@ def store(typingctx: Any, address: Any, value: Any, accumulator: Any, target: An
     a, t = accumulator.literal_value, target.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        store_vector(builder, _narrow(builder, args[1], a, t, 1), args[0], t)
+        store_vector(builder, narrow(builder, args[1], a, t, 1), args[0], t)
         return context.get_dummy_value()
 
     return types.void(types.int64, _number(a), accumulator, target), codegen
@@ -363,7 +400,7 @@ def write_run(
 
         def write(i: Any, width: int) -> None:
             value = load_vector(builder, builder.add(address, builder.mul(i, constant(BYTES[a]))), a, width)
-            value = _narrow(builder, plus(value, broadcast(builder, bias, width)), a, t, width)
+            value = narrow(builder, plus(value, broadcast(builder, bias, width)), a, t, width)
             store_vector(builder, value, builder.add(to, builder.mul(i, step)), t)
 
         def elements(first: Any, number: Any) -> None:
