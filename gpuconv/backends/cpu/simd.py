@@ -30,9 +30,11 @@ __all__ = [
     "lanes_of",
     "load",
     "has_fma",
+    "load_part",
     "load_vector",
     "multiply_add",
     "narrow",
+    "number",
     "read",
     "registers",
     "source_version",
@@ -40,6 +42,7 @@ __all__ = [
     "store_part",
     "store_vector",
     "vector_bits",
+    "widen",
     "write_run",
     "zero",
 ]
@@ -163,29 +166,45 @@ def store_vector(builder: Any, value: Any, address: Any, code: int) -> None:
     builder.store(value, _pointer(builder, address, value.type), align=BYTES[code])
 
 
-def store_part(builder: Any, value: Any, address: Any, code: int, count: Any) -> None:
-    """Store the first `count` elements of a vector, an int64 below its length."""
-    n = value.type.count
+def _first_lanes(builder: Any, n: int, count: Any) -> Any:
+    """Return the mask of the first `count` of n lanes; all or none where `count` is beyond."""
     lanes = ir.VectorType(_I64, n)
-    numbers = ir.Constant(lanes, list(range(n)))
-    mask = builder.icmp_signed("<", numbers, broadcast(builder, count, n))
+    return builder.icmp_signed("<", ir.Constant(lanes, list(range(n))), broadcast(builder, count, n))
+
+
+def _masked(builder: Any, operation: str, result: Any, vector: Any, arguments: list[Any]) -> Any:
+    """Call a masked load or store, which llvmlite does not offer for vectors."""
+    element = vector.element
+    suffix = {"float": "f32", "double": "f64"}.get(str(element)) or str(element)
+    type_ = ir.FunctionType(result, [argument.type for argument in arguments])
+    name = f"llvm.masked.{operation}.v{vector.count}{suffix}.p0"
+    return builder.call(cgutils.get_or_insert_function(builder.module, type_, name), arguments)
+
+
+def load_part(builder: Any, address: Any, code: int, n: int, count: Any) -> Any:
+    """Load the first `count` elements of a vector, an int64; the others are 0 and their memory is not touched."""
+    vector = ir.VectorType(element_type(code), n)
+    arguments = [
+        _pointer(builder, address, vector), ir.Constant(_I32, BYTES[code]), _first_lanes(builder, n, count),
+        ir.Constant(vector, None),
+    ]  # fmt: skip
+    return _masked(builder, "load", vector, vector, arguments)
+
+
+def store_part(builder: Any, value: Any, address: Any, code: int, count: Any) -> None:
+    """Store the first `count` elements of a vector, an int64."""
     pointer = _pointer(builder, address, value.type)
-    suffix = {0: "f32", 1: "f64"}.get(code) or f"i{8 * BYTES[code]}"
-    function = cgutils.get_or_insert_function(
-        builder.module,
-        ir.FunctionType(ir.VoidType(), [value.type, pointer.type, _I32, mask.type]),
-        f"llvm.masked.store.v{n}{suffix}.p0",
-    )
-    builder.call(function, [value, pointer, ir.Constant(_I32, BYTES[code]), mask])
+    mask = _first_lanes(builder, value.type.count, count)
+    _masked(builder, "store", ir.VoidType(), value.type, [value, pointer, ir.Constant(_I32, BYTES[code]), mask])
 
 
-def _widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> Any:
+def widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> Any:
     """Convert what was loaded as `source` into the type of the sums."""
     if source == accumulator:
         return value
     i32, f32 = _shaped(_I32, n), _shaped(ir.FloatType(), n)
     if source in (4, 5) and accumulator == 1:
-        return builder.fpext(_widen(builder, value, source, 0, n), _shaped(ir.DoubleType(), n))
+        return builder.fpext(widen(builder, value, source, 0, n), _shaped(ir.DoubleType(), n))
     if source == CODES["bfloat16"]:
         return builder.bitcast(builder.shl(builder.zext(value, i32), _splat(i32, 16)), f32)
     if source == CODES["float16"]:
@@ -277,7 +296,8 @@ def broadcast(builder: Any, value: Any, n: int) -> Any:
     return builder.shuffle_vector(one, ir.Constant(type_, ir.Undefined), zeros)
 
 
-def _number(code: int) -> Any:
+def number(code: int) -> Any:
+    """Return the Numba type of what sums are kept in."""
     return (types.float32, types.float64, types.int32, types.int64)[code]
 
 
@@ -305,9 +325,9 @@ def load(typingctx: Any, address: Any, source: Any, accumulator: Any) -> Any:
     s, a = source.literal_value, accumulator.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _widen(builder, load_vector(builder, args[0], s, 1), s, a, 1)
+        return widen(builder, load_vector(builder, args[0], s, 1), s, a, 1)
 
-    return _number(a)(types.int64, source, accumulator), codegen
+    return number(a)(types.int64, source, accumulator), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -319,7 +339,7 @@ def store(typingctx: Any, address: Any, value: Any, accumulator: Any, target: An
         store_vector(builder, narrow(builder, args[1], a, t, 1), args[0], t)
         return context.get_dummy_value()
 
-    return types.void(types.int64, _number(a), accumulator, target), codegen
+    return types.void(types.int64, number(a), accumulator, target), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -330,7 +350,7 @@ def zero(typingctx: Any, accumulator: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return ir.Constant(element_type(a), 0)
 
-    return _number(a)(accumulator), codegen
+    return number(a)(accumulator), codegen
 
 
 # Runs of elements
@@ -350,7 +370,7 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
                 i = builder.add(first, loop.index)
                 value = load_vector(builder, builder.add(address, builder.mul(i, step)), s, 1)
                 store_vector(
-                    builder, _widen(builder, value, s, a, 1), builder.add(to, builder.mul(i, constant(size))), a
+                    builder, widen(builder, value, s, a, 1), builder.add(to, builder.mul(i, constant(size))), a
                 )
 
         with builder.if_else(builder.icmp_signed("==", step, constant(BYTES[s]))) as (dense, strided):
@@ -360,7 +380,7 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
                     i = builder.mul(loop.index, constant(n))
                     value = load_vector(builder, builder.add(address, builder.mul(i, constant(BYTES[s]))), s, n)
                     store_vector(
-                        builder, _widen(builder, value, s, a, n), builder.add(to, builder.mul(i, constant(size))), a
+                        builder, widen(builder, value, s, a, n), builder.add(to, builder.mul(i, constant(size))), a
                     )
                 done = builder.mul(full, constant(n))
                 elements(done, builder.sub(count, done))
@@ -383,7 +403,7 @@ def fill_run(typingctx: Any, to: Any, count: Any, value: Any, accumulator: Any) 
             store_vector(builder, value, builder.add(to, builder.mul(loop.index, constant(BYTES[a]))), a)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, _number(a), accumulator), codegen
+    return types.void(types.int64, types.int64, number(a), accumulator), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -419,4 +439,4 @@ def write_run(
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(i64, i64, i64, i64, _number(a), accumulator, target), codegen
+    return types.void(i64, i64, i64, i64, number(a), accumulator, target), codegen

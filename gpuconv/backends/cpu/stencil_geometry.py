@@ -78,7 +78,7 @@ def stencil_geometry(problem: ConvProblem, accumulator: str) -> Geometry:
 
     def layout(blocks: list[int]) -> tuple[int, int, int, int]:
         """Return the pitch in elements, and the bytes of a row, a plane and a channel."""
-        pitch = _round(blocks[2], lanes) + place_reach
+        pitch = _round(blocks[2], lanes) + place_reach + lanes
         row = _odd_lines(pitch * residues * size)
         plane = ((blocks[1] - 1) * stride[1] + reach[1] + 1) * row
         return pitch, row, plane, ((blocks[0] - 1) * stride[0] + reach[0] + 1) * plane
@@ -113,7 +113,8 @@ def stencil_geometry(problem: ConvProblem, accumulator: str) -> Geometry:
         ("group_chunk", chunk), ("group_chunks", -(-groups // chunk)), ("w_bytes", weights * size),
         ("parts", table.ctypes.data), ("part_count", len(parts)), ("mode", MODES.index(problem.padding_mode)),
         ("rows", rows), ("row_gap", row_gap), ("row_step", math.lcm(stride[1], dilation[1]) * row_bytes),
-        ("column_step", dilation[2] // shared[2] * size), ("residues", residues), ("pitch", pitch),
+        ("column_step", dilation[2] // shared[2] * size), ("residues", residues), ("used", pitch - lanes),
+        ("pitch", pitch),
         ("row_bytes", row_bytes), ("plane", plane), ("channel_bytes", channel_bytes),
     ):  # fmt: skip
         call[name] = value
@@ -146,7 +147,8 @@ def _blocks(
     def divide(axis: int) -> None:
         pieces = -(-output[axis] // blocks[axis]) + 1
         block = -(-output[axis] // pieces)
-        block = _round(block, rows) if axis == 1 and block > rows else block
+        multiple = (1, rows, lanes)[axis]
+        block = _round(block, multiple) if block > multiple else block
         blocks[axis] = min(block, blocks[axis] - 1)
 
     def number() -> int:

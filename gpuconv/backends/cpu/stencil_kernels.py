@@ -13,7 +13,8 @@ import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.simd import copy_run, fill_run, load, store
+from gpuconv.backends.cpu.rows import copy_places, fill_places
+from gpuconv.backends.cpu.simd import load, store
 from gpuconv.backends.cpu.stencil_tiles import stencil
 from gpuconv.boundary import source_index
 
@@ -34,8 +35,9 @@ CALL = np.dtype(
             "block_z block_y block_x blocks_z blocks_y blocks_x reach_z reach_y reach_x "
             # rows of a tile: how many, how many outputs apart, and the bytes between the inputs that they begin with
             "rows row_gap row_step column_step "
-            # the packed input: residues of columns modulo the advance, elements of each, bytes of a row and a plane
-            "residues pitch row_bytes plane channel_bytes"
+            # the packed input: residues of columns modulo the advance, places of each that are read, and that it has,
+            # bytes of a row, a plane and a channel
+            "residues used pitch row_bytes plane channel_bytes"
         ).split()
     ]
 )
@@ -46,24 +48,35 @@ _source_index = njit(source_index, error_model="numpy")
 
 
 @njit(error_model="numpy")
-def pack_row(to, start, first, count, advance, size_x, step, mode, is_outside, fill, source, accumulator, size):  # type: ignore[no-untyped-def]
-    """Copy inputs first, first + advance, ... of the row at `start`, `count` of them, the border filled in."""
+def pack_row(to, start, first, count, pitch, advance, size_x, step, mode, is_outside, fill, source, accumulator, size):  # type: ignore[no-untyped-def]
+    """Copy inputs first, first + advance, ... of the row at `start`, `count` of them, the border filled in.
+
+    The places from `count` to `pitch` are filled too: whole vectors are read and written, up to one past `pitch`.
+    """
     if is_outside:
-        fill_run(to, count, fill, accumulator)
+        fill_places(to, pitch, fill, accumulator)
         return
-    inner = min(max(-(first // advance), 0), count)
-    outer = min(max(-((first - size_x) // advance), inner), count)
-    for i in range(inner):
-        at = _source_index(mode, first + advance * i, size_x)
-        value = fill if at < 0 else load(start + at * step, source, accumulator)
-        store(to + i * size, value, accumulator, accumulator)
-    copy_run(
+    if advance == 1:
+        inner, outer = min(max(-first, 0), count), size_x - first
+    else:
+        inner, outer = min(max(-(first // advance), 0), count), -((first - size_x) // advance)
+    outer = min(max(outer, inner), count)
+    if mode == 0:
+        fill_places(to, inner, fill, accumulator)
+    else:
+        for i in range(inner):
+            at = _source_index(mode, first + advance * i, size_x)
+            store(to + i * size, load(start + at * step, source, accumulator), accumulator, accumulator)
+    copy_places(
         to + inner * size, start + (first + advance * inner) * step, outer - inner, advance * step, source, accumulator
     )
-    for i in range(outer, count):
-        at = _source_index(mode, first + advance * i, size_x)
-        value = fill if at < 0 else load(start + at * step, source, accumulator)
-        store(to + i * size, value, accumulator, accumulator)
+    if mode == 0:
+        fill_places(to + outer * size, pitch - outer, fill, accumulator)
+    else:
+        for i in range(outer, count):
+            at = _source_index(mode, first + advance * i, size_x)
+            store(to + i * size, load(start + at * step, source, accumulator), accumulator, accumulator)
+        fill_places(to + count * size, pitch - count, fill, accumulator)
 
 
 @njit(error_model="numpy")
@@ -81,11 +94,9 @@ def _pack_rows(p, x, to, plane, row, rows, qz, qy, qx, nx, source, accumulator, 
         place = to + plane * p.plane + j * p.row_bytes
         for residue in range(p.residues):
             pack_row(
-                place, start, first + residue, count, p.advance_x, size_x, p.xx, p.mode, iz < 0 or iy < 0, fill,
-                source, accumulator, size,
+                place, start, first + residue, count, p.used, p.advance_x, size_x, p.xx, p.mode, iz < 0 or iy < 0,
+                fill, source, accumulator, size,
             )  # fmt: skip
-            # Vectors read past the last input: whatever lies there must not be slow to multiply.
-            fill_run(place + count * size, p.pitch - count, fill, accumulator)
             place += p.pitch * size
 
 

@@ -174,14 +174,7 @@ def stencil(
             for place, row in zip(places, values, strict=True):
                 for v, value in enumerate(row[:-1]):
                     store_vector(builder, value, builder.add(place, constant(v * n * BYTES[t])), t)
-            last = constant((width - 1) * n * BYTES[t])
-            with builder.if_else(builder.icmp_signed(">=", left, constant(n))) as (whole, partial):
-                with whole:
-                    for place, row in zip(places, values, strict=True):
-                        store_vector(builder, row[-1], builder.add(place, last), t)
-                with partial:
-                    for place, row in zip(places, values, strict=True):
-                        store_part(builder, row[-1], builder.add(place, last), t, left)
+                store_part(builder, row[-1], builder.add(place, constant((width - 1) * n * BYTES[t])), t, left)
 
         for width in _widths(height):
             number = builder.sdiv(builder.sub(total, done), constant(width))
