@@ -29,6 +29,11 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         256: Cost(15e-6, 50e9, 4e9),
         128: Cost(15e-6, 20e9, 3e9),
     },
+    "stencil": {
+        512: Cost(10e-6, 90e9, 15e9),
+        256: Cost(10e-6, 45e9, 15e9),
+        128: Cost(10e-6, 18e9, 12e9),
+    },
 }
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 __all__ = ["ALGORITHMS", "Device", "device", "unavailable"]
 
-ALGORITHMS = ("direct", "winograd")
+ALGORITHMS = ("direct", "winograd", "stencil")
 
 
 class Device(NamedTuple):

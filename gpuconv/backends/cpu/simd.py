@@ -21,7 +21,6 @@ from numba.extending import intrinsic
 __all__ = [
     "BYTES",
     "CODES",
-    "add_run",
     "broadcast",
     "constant",
     "copy_run",
@@ -30,15 +29,20 @@ __all__ = [
     "fill_run",
     "lanes_of",
     "load",
+    "has_fma",
+    "load_part",
     "load_vector",
     "multiply_add",
+    "narrow",
+    "number",
     "read",
     "registers",
     "source_version",
     "store",
+    "store_part",
     "store_vector",
-    "transpose_square",
     "vector_bits",
+    "widen",
     "write_run",
     "zero",
 ]
@@ -104,7 +108,8 @@ def registers() -> int:
 
 
 @functools.cache
-def _has_fma() -> bool:
+def has_fma() -> bool:
+    """Return whether the host multiplies and adds in one step."""
     import platform
 
     return _features().get("fma", False) or platform.machine() in ("aarch64", "arm64")
@@ -161,11 +166,45 @@ def store_vector(builder: Any, value: Any, address: Any, code: int) -> None:
     builder.store(value, _pointer(builder, address, value.type), align=BYTES[code])
 
 
-def _widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> Any:
+def _first_lanes(builder: Any, n: int, count: Any) -> Any:
+    """Return the mask of the first `count` of n lanes; all or none where `count` is beyond."""
+    lanes = ir.VectorType(_I64, n)
+    return builder.icmp_signed("<", ir.Constant(lanes, list(range(n))), broadcast(builder, count, n))
+
+
+def _masked(builder: Any, operation: str, result: Any, vector: Any, arguments: list[Any]) -> Any:
+    """Call a masked load or store, which llvmlite does not offer for vectors."""
+    element = vector.element
+    suffix = {"float": "f32", "double": "f64"}.get(str(element)) or str(element)
+    type_ = ir.FunctionType(result, [argument.type for argument in arguments])
+    name = f"llvm.masked.{operation}.v{vector.count}{suffix}.p0"
+    return builder.call(cgutils.get_or_insert_function(builder.module, type_, name), arguments)
+
+
+def load_part(builder: Any, address: Any, code: int, n: int, count: Any) -> Any:
+    """Load the first `count` elements of a vector, an int64; the others are 0 and their memory is not touched."""
+    vector = ir.VectorType(element_type(code), n)
+    arguments = [
+        _pointer(builder, address, vector), ir.Constant(_I32, BYTES[code]), _first_lanes(builder, n, count),
+        ir.Constant(vector, None),
+    ]  # fmt: skip
+    return _masked(builder, "load", vector, vector, arguments)
+
+
+def store_part(builder: Any, value: Any, address: Any, code: int, count: Any) -> None:
+    """Store the first `count` elements of a vector, an int64."""
+    pointer = _pointer(builder, address, value.type)
+    mask = _first_lanes(builder, value.type.count, count)
+    _masked(builder, "store", ir.VoidType(), value.type, [value, pointer, ir.Constant(_I32, BYTES[code]), mask])
+
+
+def widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> Any:
     """Convert what was loaded as `source` into the type of the sums."""
     if source == accumulator:
         return value
     i32, f32 = _shaped(_I32, n), _shaped(ir.FloatType(), n)
+    if source in (4, 5) and accumulator == 1:
+        return builder.fpext(widen(builder, value, source, 0, n), _shaped(ir.DoubleType(), n))
     if source == CODES["bfloat16"]:
         return builder.bitcast(builder.shl(builder.zext(value, i32), _splat(i32, 16)), f32)
     if source == CODES["float16"]:
@@ -178,6 +217,10 @@ def _widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> A
         chosen = builder.select(special, builder.or_(magnitude, _splat(i32, 0x7F800000)), finite)
         return builder.bitcast(builder.or_(chosen, sign), f32)
     target = _shaped(element_type(accumulator), n)
+    if accumulator in (0, 1):
+        if source in (0, 1):
+            return builder.fpext(value, target) if accumulator == 1 else builder.fptrunc(value, target)
+        return builder.uitofp(value, target) if source in _UNSIGNED else builder.sitofp(value, target)
     if BYTES[source] == BYTES[accumulator]:
         return value
     if BYTES[source] > BYTES[accumulator]:
@@ -185,9 +228,20 @@ def _widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> A
     return builder.zext(value, target) if source in _UNSIGNED else builder.sext(value, target)
 
 
-def _narrow(builder: Any, value: Any, accumulator: int, target: int, n: int) -> Any:
-    """Convert a sum into the type of the result: rounding to nearest even, wrapping around."""
-    if target == accumulator or (target not in (4, 5) and BYTES[target] == BYTES[accumulator]):
+def narrow(builder: Any, value: Any, accumulator: int, target: int, n: int) -> Any:
+    """Convert a sum into the type of the result.
+
+    Floats round to nearest even, and lose their fraction on their way into integers; integers wrap around.
+    """
+    if target == accumulator:
+        return value
+    if accumulator in (0, 1) and target in (0, 1):
+        type_ = _shaped(element_type(target), n)
+        return builder.fpext(value, type_) if target == 1 else builder.fptrunc(value, type_)
+    if accumulator in (0, 1) and target not in (4, 5):
+        whole = builder.fptosi(value, _shaped(_I64, n))
+        return whole if BYTES[target] == 8 else builder.trunc(whole, _shaped(element_type(target), n))
+    if target not in (4, 5) and BYTES[target] == BYTES[accumulator]:
         return value
     if target not in (4, 5):
         type_ = _shaped(element_type(target), n)
@@ -223,7 +277,7 @@ def multiply_add(builder: Any, a: Any, b: Any, c: Any, code: int) -> Any:
     """Return a * b + c, fused where the host can."""
     if code in (2, 3):
         return builder.add(builder.mul(a, b), c)
-    if not _has_fma():
+    if not has_fma():
         return builder.fadd(builder.fmul(a, b), c)
     # llvmlite's declare_intrinsic does not take vector types, so the function is declared by its name.
     suffix = "f32" if code == 0 else "f64"
@@ -242,7 +296,8 @@ def broadcast(builder: Any, value: Any, n: int) -> Any:
     return builder.shuffle_vector(one, ir.Constant(type_, ir.Undefined), zeros)
 
 
-def _number(code: int) -> Any:
+def number(code: int) -> Any:
+    """Return the Numba type of what sums are kept in."""
     return (types.float32, types.float64, types.int32, types.int64)[code]
 
 
@@ -270,9 +325,9 @@ def load(typingctx: Any, address: Any, source: Any, accumulator: Any) -> Any:
     s, a = source.literal_value, accumulator.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _widen(builder, load_vector(builder, args[0], s, 1), s, a, 1)
+        return widen(builder, load_vector(builder, args[0], s, 1), s, a, 1)
 
-    return _number(a)(types.int64, source, accumulator), codegen
+    return number(a)(types.int64, source, accumulator), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -281,10 +336,10 @@ def store(typingctx: Any, address: Any, value: Any, accumulator: Any, target: An
     a, t = accumulator.literal_value, target.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        store_vector(builder, _narrow(builder, args[1], a, t, 1), args[0], t)
+        store_vector(builder, narrow(builder, args[1], a, t, 1), args[0], t)
         return context.get_dummy_value()
 
-    return types.void(types.int64, _number(a), accumulator, target), codegen
+    return types.void(types.int64, number(a), accumulator, target), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -295,7 +350,7 @@ def zero(typingctx: Any, accumulator: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return ir.Constant(element_type(a), 0)
 
-    return _number(a)(accumulator), codegen
+    return number(a)(accumulator), codegen
 
 
 # Runs of elements
@@ -315,7 +370,7 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
                 i = builder.add(first, loop.index)
                 value = load_vector(builder, builder.add(address, builder.mul(i, step)), s, 1)
                 store_vector(
-                    builder, _widen(builder, value, s, a, 1), builder.add(to, builder.mul(i, constant(size))), a
+                    builder, widen(builder, value, s, a, 1), builder.add(to, builder.mul(i, constant(size))), a
                 )
 
         with builder.if_else(builder.icmp_signed("==", step, constant(BYTES[s]))) as (dense, strided):
@@ -325,7 +380,7 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
                     i = builder.mul(loop.index, constant(n))
                     value = load_vector(builder, builder.add(address, builder.mul(i, constant(BYTES[s]))), s, n)
                     store_vector(
-                        builder, _widen(builder, value, s, a, n), builder.add(to, builder.mul(i, constant(size))), a
+                        builder, widen(builder, value, s, a, n), builder.add(to, builder.mul(i, constant(size))), a
                     )
                 done = builder.mul(full, constant(n))
                 elements(done, builder.sub(count, done))
@@ -348,7 +403,7 @@ def fill_run(typingctx: Any, to: Any, count: Any, value: Any, accumulator: Any) 
             store_vector(builder, value, builder.add(to, builder.mul(loop.index, constant(BYTES[a]))), a)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, _number(a), accumulator), codegen
+    return types.void(types.int64, types.int64, number(a), accumulator), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -365,7 +420,7 @@ def write_run(
 
         def write(i: Any, width: int) -> None:
             value = load_vector(builder, builder.add(address, builder.mul(i, constant(BYTES[a]))), a, width)
-            value = _narrow(builder, plus(value, broadcast(builder, bias, width)), a, t, width)
+            value = narrow(builder, plus(value, broadcast(builder, bias, width)), a, t, width)
             store_vector(builder, value, builder.add(to, builder.mul(i, step)), t)
 
         def elements(first: Any, number: Any) -> None:
@@ -384,60 +439,4 @@ def write_run(
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(i64, i64, i64, i64, _number(a), accumulator, target), codegen
-
-
-@intrinsic(prefer_literal=True)
-def transpose_square(
-    typingctx: Any, to: Any, to_step: Any, address: Any, step: Any, source: Any, accumulator: Any, target: Any
-) -> Any:
-    """Transpose a square of as many rows and columns as a vector has numbers.
-
-    Row i of `source` numbers lies `step` * i bytes from `address`, row j of the result `to_step` * j bytes from `to`,
-    of type `target`; one of the two types is the accumulator's.
-    """
-    s, a, t = source.literal_value, accumulator.literal_value, target.literal_value
-    n = lanes_of(a)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_step, address, step = args[:4]
-        rows = []
-        for i in range(n):
-            row = load_vector(builder, builder.add(address, builder.mul(step, constant(i))), s, n)
-            rows.append(_widen(builder, row, s, a, n))
-        # Each stage exchanges the off-diagonal quarters of all blocks of 2 * half rows and columns.
-        half = n // 2
-        while half:
-            low = [j if not j & half else n + j - half for j in range(n)]
-            high = [j + half if not j & half else n + j for j in range(n)]
-            masks = [ir.Constant(ir.VectorType(_I32, n), mask) for mask in (low, high)]
-            for i in range(n):
-                if not i & half:
-                    upper, lower = rows[i], rows[i + half]
-                    rows[i], rows[i + half] = (builder.shuffle_vector(upper, lower, mask) for mask in masks)
-            half //= 2
-        for j, row in enumerate(rows):
-            store_vector(builder, _narrow(builder, row, a, t, n), builder.add(to, builder.mul(to_step, constant(j))), t)
-        return context.get_dummy_value()
-
-    i64 = types.int64
-    return types.void(i64, i64, i64, i64, source, accumulator, target), codegen
-
-
-@intrinsic(prefer_literal=True)
-def add_run(typingctx: Any, to: Any, address: Any, count: Any, accumulator: Any) -> Any:
-    """Add `count` consecutive numbers, a multiple of a vector's, to those at `to`."""
-    a = accumulator.literal_value
-    n = lanes_of(a)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, address, count = args[:3]
-        plus = builder.fadd if a < 2 else builder.add
-        with cgutils.for_range(builder, builder.sdiv(count, constant(n))) as loop:
-            i = builder.mul(loop.index, constant(n * BYTES[a]))
-            here = builder.add(to, i)
-            value = load_vector(builder, builder.add(address, i), a, n)
-            store_vector(builder, plus(load_vector(builder, here, a, n), value), here, a)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64, accumulator), codegen
+    return types.void(i64, i64, i64, i64, number(a), accumulator, target), codegen

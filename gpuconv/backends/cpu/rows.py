@@ -1,0 +1,88 @@
+"""Copies and fills of packed rows by whole vectors, as intrinsics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.simd import BYTES, broadcast, constant, element_type, lanes_of, load_vector, store_vector
+
+__all__ = ["copy_places", "fill_places"]
+
+
+@intrinsic(prefer_literal=True)
+def fill_places(typingctx: Any, to: Any, count: Any, value: Any, accumulator: Any) -> Any:
+    """Write `value` to `count` places, and to as many more as fill a vector."""
+    a = accumulator.literal_value
+    n = lanes_of(a)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, count, value = args[:3]
+        vector = broadcast(builder, value, n)
+        with cgutils.for_range(builder, builder.sdiv(builder.add(count, constant(n - 1)), constant(n))) as loop:
+            store_vector(builder, vector, builder.add(to, builder.mul(loop.index, constant(n * BYTES[a]))), a)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, simd.number(a), accumulator), codegen
+
+
+@intrinsic(prefer_literal=True)
+def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, source: Any, accumulator: Any) -> Any:
+    """Copy `count` elements, `step` bytes apart, to consecutive places; up to a vector of places more is written."""
+    s, a = source.literal_value, accumulator.literal_value
+    n = lanes_of(a)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, address, count, step = args[:4]
+        full = builder.sdiv(count, constant(n))
+        done = builder.mul(full, constant(n))
+        left = builder.sub(count, done)
+
+        def put(first: Any, value: Any) -> None:
+            place = builder.add(to, builder.mul(first, constant(BYTES[a])))
+            store_vector(builder, simd.widen(builder, value, s, a, n), place, a)
+
+        def some(at: Any, number: Any) -> Any:
+            return simd.load_part(builder, at, s, n, number)
+
+        def pairs(low: Any, high: Any) -> Any:
+            evens = ir.Constant(ir.VectorType(ir.IntType(32), n), list(range(0, 2 * n, 2)))
+            return builder.shuffle_vector(low, high, evens)
+
+        dense, second = constant(BYTES[s]), constant(2 * BYTES[s])
+        end = builder.append_basic_block("copied")
+        with builder.if_then(builder.icmp_signed("==", step, dense), likely=True):
+            with cgutils.for_range(builder, full) as loop:
+                i = builder.mul(loop.index, constant(n))
+                at = builder.add(address, builder.mul(i, dense))
+                put(i, load_vector(builder, at, s, n))
+            with builder.if_then(builder.icmp_signed(">", left, constant(0))):
+                put(done, some(builder.add(address, builder.mul(done, dense)), left))
+            builder.branch(end)
+        with builder.if_then(builder.icmp_signed("==", step, second)):
+            # Of 2 * count elements the last is nobody's.
+            with cgutils.for_range(builder, full) as loop:
+                i = builder.mul(loop.index, constant(n))
+                at = builder.add(address, builder.mul(i, second))
+                high = some(builder.add(at, constant(n * BYTES[s])), constant(n - 1))
+                put(i, pairs(load_vector(builder, at, s, n), high))
+            with builder.if_then(builder.icmp_signed(">", left, constant(0))):
+                at = builder.add(address, builder.mul(done, second))
+                wanted = builder.sub(builder.mul(left, constant(2)), constant(1))
+                high = some(builder.add(at, constant(n * BYTES[s])), builder.sub(wanted, constant(n)))
+                put(done, pairs(some(at, wanted), high))
+            builder.branch(end)
+        with cgutils.for_range(builder, count) as loop:
+            value = load_vector(builder, builder.add(address, builder.mul(loop.index, step)), s, 1)
+            place = builder.add(to, builder.mul(loop.index, constant(BYTES[a])))
+            store_vector(builder, simd.widen(builder, value, s, a, 1), place, a)
+        builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(i64, i64, i64, i64, source, accumulator), codegen

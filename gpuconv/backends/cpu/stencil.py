@@ -1,0 +1,146 @@
+"""Stencils: correlations with one input channel, or few, for each output channel, in native memory order.
+
+Filters of images and volumes, depthwise and narrowly grouped layers. Outputs are vectors along the last axis, summed
+in registers for several rows at once and written where they belong. See docs/kernels_stencil.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuconv.backends.cpu import stencil_kernels as kernels
+from gpuconv.backends.cpu import threads
+from gpuconv.backends.cpu.simd import CODES
+from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
+from gpuconv.dtypes import name_of
+from gpuconv.tuning import CPU_COSTS
+
+if TYPE_CHECKING:
+    from gpuconv.backends.cpu import Device
+    from gpuconv.dispatch import Call
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["cost", "pack", "run", "supports"]
+
+_MOST_CHANNELS = 8
+_MOST_SCRATCH = 16 << 20
+
+
+def supports(call: Call, device: Device) -> str | None:
+    """Return why the call cannot be served, or None."""
+    if call.operation == "weight_gradient":
+        return "a weight gradient is no stencil"
+    if call.accumulator not in ("float32", "float64") or call.is_complex:
+        return f"stencils compute float32 and float64, not {call.dtype}"
+    if call.dtype in ("float16", "bfloat16"):
+        return f"stencils compute float32 and float64, not {call.dtype}"
+    problem = call.problem
+    if call.operation != "forward":
+        if problem.padding_mode != "zeros":
+            return "the gradient of a border is no stencil"
+        if any(s > 1 for s in problem.stride):
+            return "the transpose of a strided convolution is no stencil"
+        problem = problem.adjoint()
+    if any(b > 1 for b in problem.input_dilation):
+        return "the input is dilated"
+    channels = problem.in_channels // problem.groups
+    if not 1 <= channels <= _MOST_CHANNELS:
+        return f"{channels} input channels for each output; a stencil takes 1 to {_MOST_CHANNELS}"
+    if problem.layout != "channels_first" and problem.in_channels * problem.out_channels > 1:
+        return "channels last: neighbours along the last spatial axis lie apart"
+    if stencil_geometry(problem, call.accumulator).scratch_bytes > _MOST_SCRATCH:
+        return "the rows that a block of outputs reads do not fit in the cache"
+    return None
+
+
+def cost(call: Call, device: Device) -> float:
+    """Return the estimated seconds."""
+    problem = call.problem if call.operation == "forward" else call.problem.adjoint()
+    constants = CPU_COSTS["stencil"][device.vector_bits]
+    size = np.dtype(call.accumulator).itemsize
+    lanes = device.vector_bits // 8 // size
+    vectors = math.prod(problem.output[:-1]) * -(-problem.output[-1] // lanes)
+    products = vectors * lanes * math.prod(problem.kernel) * problem.in_channels // problem.groups
+    flops = 2.0 * products * problem.batch * problem.out_channels
+    rate = constants.flops * device.threads * 4 / size
+    return constants.overhead + flops / rate + call.bytes / constants.bandwidth
+
+
+def _address(array: Array) -> int:
+    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+@functools.lru_cache(maxsize=1024)
+def _correlation(call: Call) -> _Correlation:
+    return _Correlation(call)
+
+
+class _Correlation:
+    """A forward or transposed convolution as the forward correlation that the kernel computes."""
+
+    def __init__(self, call: Call) -> None:
+        self.is_forward = call.operation == "forward"
+        self.problem = problem = call.problem if self.is_forward else call.problem.adjoint()
+        self.dtype = np.dtype(call.accumulator)
+        self.geometry = stencil_geometry(problem, self.dtype.name)
+        self.fill = np.array([problem.padding_value, 0], self.dtype)
+
+    def pack(self, w: Array) -> Array:
+        """Return each output channel's weights part by part, column by column."""
+        p = self.problem
+        if not self.is_forward:
+            per_group = w.reshape(p.groups, p.in_channels // p.groups, -1, *p.kernel).swapaxes(1, 2)
+            w = np.flip(per_group.reshape(p.w_shape), tuple(range(2, w.ndim)))
+        w = w.reshape(p.out_channels, p.in_channels // p.groups, *(1,) * (3 - p.rank), *p.kernel)
+        slices = self.geometry.slices
+        if len(slices) == 1:
+            return np.ascontiguousarray(w.swapaxes(-1, -2), self.dtype)
+        columns = [w[(slice(None), *place)].swapaxes(-1, -2).reshape(p.out_channels, -1) for place in slices]
+        return np.concatenate(columns, axis=1, dtype=self.dtype)
+
+    def run(self, x: Array, y: Array, bias: Array | None, packed: Array, divisor: float = 1.0) -> None:
+        """Write the correlation of x into y."""
+        p, g = self.problem, self.geometry
+        if y.strides[-1 if p.layout == "channels_first" else -2] != y.itemsize:
+            dense = np.empty(y.shape, y.dtype)
+            self.run(x, dense, bias, packed, divisor)
+            y[...] = dense
+            return
+        words = g.words.copy()
+        by = np.array([divisor, 1 / divisor], self.dtype)
+        start = np.zeros(1, self.dtype) if bias is None else np.ascontiguousarray(bias, self.dtype)
+        words[:15] = (
+            *self._operand(x), *self._operand(y)[:-1], _address(packed), _address(start), _address(self.fill),
+            0 if divisor == 1.0 else _address(by),
+        )  # fmt: skip
+        words[_BIAS_STEP] = 0 if bias is None else start.itemsize
+        kernel = kernels.correlation(CODES[name_of(x.dtype)], CODES[self.dtype.name], CODES[name_of(y.dtype)])
+        threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks)
+
+    def _operand(self, array: Array) -> list[int]:
+        """Return an array's address and the bytes between neighbours (batch, channel, z, y, x)."""
+        p = self.problem
+        batch, *rest = array.strides if p.batched else (0, *array.strides)
+        channel = rest.pop(0 if p.layout == "channels_first" else -1)
+        return [_address(array), batch, channel, *(0,) * (3 - p.rank), *rest]
+
+
+_BIAS_STEP = kernels.CALL.names.index("bias_step")  # type: ignore[union-attr]
+
+
+def pack(call: Call, w: Array) -> Array:
+    """Return the weights as the kernel reads them."""
+    return _correlation(call).pack(w)
+
+
+def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
+    """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
+    correlation = _correlation(call)
+    packed = correlation.pack(w) if packed is None else packed
+    x, y = (x, y) if correlation.is_forward else (y, x)
+    correlation.run(x, y, bias, packed)

@@ -1,0 +1,178 @@
+"""The compiled kernels of the stencil algorithm, one for each triple of element types.
+
+A kernel takes the address of a `CALL` record, which `stencil_geometry` fills. Sizes, steps and taps are run-time
+values: a new shape compiles nothing. An axis that a problem of lower rank lacks has size 1.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numba import carray, cfunc, from_dtype, njit, types
+
+from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.rows import copy_places, fill_places
+from gpuconv.backends.cpu.simd import load, store
+from gpuconv.backends.cpu.stencil_tiles import stencil
+from gpuconv.boundary import source_index
+
+__all__ = ["CALL", "correlation", "pack_row"]
+
+CALL = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            # the arrays, and the bytes between neighbours along each of their axes
+            "x xn xc xz xy xx y yn yc yz yy w bias fill divisor "
+            # what a group has, the groups of a task, and the bytes of an output channel's weights
+            "channels outputs groups group_chunk group_chunks w_bytes bias_step parts part_count "
+            # the border mode, and the range of inputs that negative padding leaves on each axis
+            "mode low_z low_y low_x high_z high_y high_x "
+            # output j reads inputs advance * j + offset + ...; a task takes a block of outputs
+            "advance_z advance_y advance_x offset_z offset_y offset_x count_z count_y count_x "
+            "block_z block_y block_x blocks_z blocks_y blocks_x reach_z reach_y reach_x "
+            # rows of a tile: how many, how many outputs apart, and the bytes between the inputs that they begin with
+            "rows row_gap row_step column_step "
+            # the packed input: residues of columns modulo the advance, places of each that are read, and that it has,
+            # bytes of a row, a plane and a channel
+            "residues used pitch row_bytes plane channel_bytes"
+        ).split()
+    ]
+)
+"""One call; what belongs to the caller's arrays comes first."""
+
+_KERNEL = types.void(types.CPointer(from_dtype(CALL)), types.int64, types.int64)
+_source_index = njit(source_index, error_model="numpy")
+
+
+@njit(error_model="numpy")
+def pack_row(to, start, first, count, pitch, advance, size_x, step, mode, is_outside, fill, source, accumulator, size):  # type: ignore[no-untyped-def]
+    """Copy inputs first, first + advance, ... of the row at `start`, `count` of them, the border filled in.
+
+    The places from `count` to `pitch` are filled too: whole vectors are read and written, up to one past `pitch`.
+    """
+    if is_outside:
+        fill_places(to, pitch, fill, accumulator)
+        return
+    if advance == 1:
+        inner, outer = min(max(-first, 0), count), size_x - first
+    else:
+        inner, outer = min(max(-(first // advance), 0), count), -((first - size_x) // advance)
+    outer = min(max(outer, inner), count)
+    if mode == 0:
+        fill_places(to, inner, fill, accumulator)
+    else:
+        for i in range(inner):
+            at = _source_index(mode, first + advance * i, size_x)
+            store(to + i * size, load(start + at * step, source, accumulator), accumulator, accumulator)
+    copy_places(
+        to + inner * size, start + (first + advance * inner) * step, outer - inner, advance * step, source, accumulator
+    )
+    if mode == 0:
+        fill_places(to + outer * size, pitch - outer, fill, accumulator)
+    else:
+        for i in range(outer, count):
+            at = _source_index(mode, first + advance * i, size_x)
+            store(to + i * size, load(start + at * step, source, accumulator), accumulator, accumulator)
+        fill_places(to + count * size, pitch - count, fill, accumulator)
+
+
+@njit(error_model="numpy")
+def _pack_rows(p, x, to, plane, row, rows, qz, qy, qx, nx, source, accumulator, size):  # type: ignore[no-untyped-def]
+    """Copy input rows `row` to `rows` of one plane of a block."""
+    size_z, size_y, size_x = p.high_z - p.low_z, p.high_y - p.low_y, p.high_x - p.low_x
+    fill = load(p.fill, accumulator, accumulator)
+    count = nx + p.reach_x
+    iz = _source_index(p.mode, p.advance_z * qz + p.offset_z - p.low_z + plane, size_z)
+    start_z = x + (iz + p.low_z) * p.xz + p.low_x * p.xx
+    first = p.advance_x * qx + p.offset_x - p.low_x
+    for j in range(row, rows):
+        iy = _source_index(p.mode, p.advance_y * qy + p.offset_y - p.low_y + j, size_y)
+        start = start_z + (iy + p.low_y) * p.xy
+        place = to + plane * p.plane + j * p.row_bytes
+        for residue in range(p.residues):
+            pack_row(
+                place, start, first + residue, count, p.used, p.advance_x, size_x, p.xx, p.mode, iz < 0 or iy < 0,
+                fill, source, accumulator, size,
+            )  # fmt: skip
+            place += p.pitch * size
+
+
+@functools.cache
+def correlation(source: int, accumulator: int, target: int) -> int:
+    """Return the address of the kernel for three element codes.
+
+    A task is one image, a chunk of groups and a block of outputs. Its input is packed row by row, just before the
+    first tile that reads a row.
+    """
+    sizes = simd.BYTES[accumulator], simd.BYTES[target]
+    return int(_correlation(source, accumulator, target, *sizes, simd.source_version()).address)
+
+
+def _correlation(source: int, accumulator: int, target: int, size: int, y_size: int, version: int) -> Any:
+    @cfunc(_KERNEL, cache=True, error_model="numpy")
+    def correlate(pointer, task, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+        if version == 0:
+            return
+        p = carray(pointer, 1)[0]
+        qx, task = task % p.blocks_x * p.block_x, task // p.blocks_x
+        qy, task = task % p.blocks_y * p.block_y, task // p.blocks_y
+        qz, task = task % p.blocks_z * p.block_z, task // p.blocks_z
+        first_group, image = task % p.group_chunks * p.group_chunk, task // p.group_chunks
+        nx, ny, nz = min(p.block_x, p.count_x - qx), min(p.block_y, p.count_y - qy), min(p.block_z, p.count_z - qz)
+        all_rows = (ny - 1) * p.advance_y + p.reach_y + 1
+        for group in range(first_group, min(first_group + p.group_chunk, p.groups)):
+            x = p.x + image * p.xn + group * p.channels * p.xc
+            packed_planes = 0
+            for k in range(nz):
+                planes = max(k * p.advance_z + p.reach_z + 1, packed_planes)
+                packed_rows = 0
+                for gap in range(p.row_gap):
+                    number = (ny - gap + p.row_gap - 1) // p.row_gap
+                    j = 0
+                    while j < number:
+                        rows = p.rows
+                        left = number - j
+                        if rows > left:
+                            rows = 4 if left >= 4 and rows >= 4 else 1
+                            if left == 3 and number >= 4 and p.rows >= 4:
+                                rows = 4
+                                j -= 1
+                        first = gap + j * p.row_gap
+                        needed = all_rows
+                        if p.row_gap == 1:
+                            needed = (first + rows - 1) * p.advance_y + p.reach_y + 1
+                        if needed > packed_rows:
+                            for channel in range(p.channels):
+                                for plane in range(packed_planes, planes):
+                                    _pack_rows(
+                                        p, x + channel * p.xc, scratch + channel * p.channel_bytes, plane, packed_rows,
+                                        needed, qz, qy, qx, nx, source, accumulator, size,
+                                    )  # fmt: skip
+                            packed_rows = needed
+                        at = scratch + k * p.advance_z * p.plane + first * p.advance_y * p.row_bytes
+                        y_step = p.yy * p.row_gap
+                        to = p.y + image * p.yn + (qz + k) * p.yz + (qy + first) * p.yy + qx * y_size
+                        for output in range(group * p.outputs, (group + 1) * p.outputs):
+                            y, w, bias = to + output * p.yc, p.w + output * p.w_bytes, p.bias + output * p.bias_step
+                            if rows == 8:
+                                stencil(
+                                    y, y_step, at, p.row_step, p.column_step, p.parts, p.part_count, w, nx, bias,
+                                    p.divisor, 8, accumulator, target,
+                                )  # fmt: skip
+                            elif rows == 4:
+                                stencil(
+                                    y, y_step, at, p.row_step, p.column_step, p.parts, p.part_count, w, nx, bias,
+                                    p.divisor, 4, accumulator, target,
+                                )  # fmt: skip
+                            else:
+                                stencil(
+                                    y, y_step, at, p.row_step, p.column_step, p.parts, p.part_count, w, nx, bias,
+                                    p.divisor, 1, accumulator, target,
+                                )  # fmt: skip
+                        j += rows
+                packed_planes = planes
+
+    return correlate

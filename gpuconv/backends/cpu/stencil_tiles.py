@@ -1,0 +1,198 @@
+"""The inner kernel of the stencil algorithm: a block of output rows in registers over all taps, as an intrinsic.
+
+Output row r of a block meets input row i with kernel row i - r, so one load of shifted inputs feeds as many sums as
+there are rows in the block. Rows of inputs that meet only some of the block's rows come first and last, and are
+unrolled; the rows that meet all of them are a loop. No tap is multiplied that does not belong to its output.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.simd import (
+    BYTES,
+    broadcast,
+    constant,
+    element_type,
+    lanes_of,
+    load_vector,
+    multiply_add,
+    store_part,
+    store_vector,
+)
+
+__all__ = ["PART_BYTES", "row_blocks", "stencil"]
+
+PART_BYTES = 32
+"""A part is four int64: offset of its input in bytes, kernel rows, kernel columns, offset of its weights in bytes."""
+
+
+def row_blocks() -> tuple[int, ...]:
+    """Return the numbers of rows that `stencil` is made for, largest first."""
+    return (8, 4, 1)
+
+
+def _widths(rows: int) -> tuple[int, ...]:
+    """Return the widths of tiles in vectors, widest first: what leaves registers for the inputs and a weight."""
+    if simd.registers() == 32:
+        return {8: (3, 2, 1), 4: (6, 4, 2, 1), 1: (8, 4, 1)}[rows]
+    return {8: (1,), 4: (3, 2, 1), 1: (8, 4, 1)}[rows]
+
+
+@intrinsic(prefer_literal=True)
+def stencil(
+    typingctx: Any,
+    y: Any,
+    y_step: Any,
+    x: Any,
+    row_step: Any,
+    column_step: Any,
+    parts: Any,
+    part_count: Any,
+    w: Any,
+    count: Any,
+    bias: Any,
+    divisor: Any,
+    rows: Any,
+    code: Any,
+    target: Any,
+) -> Any:
+    """Correlate one channel: y[r, j] = bias + sum over parts, m, n of w[n, m] * x[offset + (r + m, n) steps + j].
+
+    The taps of a stencil are split into parts, each a dense kernel of m rows and n columns; w holds part after part,
+    column by column. Whole vectors of x are read: it must be readable up to the next multiple of a vector.
+
+    Parameters
+    ----------
+    y, x, parts, w : int64
+        Addresses; steps and offsets are in bytes.
+    bias : int64
+        Address of what the sums begin with.
+    divisor : int64
+        Address of a divisor and its reciprocal, or 0.
+    rows, code, target : literal int
+        Rows of y, the type of x, w and the sums, and the type of y.
+    """
+    height, a, t = rows.literal_value, code.literal_value, target.literal_value
+    n, size = lanes_of(a), BYTES[a]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor = args[:11]
+        vector = ir.VectorType(element_type(a), n)
+        start = broadcast(builder, load_vector(builder, bias, a, 1), n)
+        total = builder.sdiv(builder.add(count, constant(n - 1)), constant(n))
+        done = constant(0)
+
+        def tile(first: Any, width: int) -> None:
+            slots = [[cgutils.alloca_once(builder, vector) for _ in range(width)] for _ in range(height)]
+            for row in slots:
+                for slot in row:
+                    builder.store(start, slot)
+            corner = builder.add(x, builder.mul(first, constant(n * size)))
+
+            def section(at: Any, weights: Any, columns: Any, stride: Any, active: list[int]) -> None:
+                """Add one input row to the active rows of sums; row r's weights lie r elements before `weights`."""
+                with cgutils.for_range(builder, columns) as loop:
+                    source = builder.add(at, builder.mul(loop.index, column_step))
+                    inputs = [
+                        load_vector(builder, builder.add(source, constant(v * n * size)), a, n) for v in range(width)
+                    ]
+                    place = builder.add(weights, builder.mul(loop.index, stride))
+                    for r in active:
+                        weight = load_vector(builder, builder.add(place, constant(-r * size)), a, 1)
+                        weight = broadcast(builder, weight, n)
+                        for slot, value in zip(slots[r], inputs, strict=True):
+                            builder.store(multiply_add(builder, weight, value, builder.load(slot), a), slot)
+
+            with cgutils.for_range(builder, part_count) as part:
+                record = builder.add(parts, builder.mul(part.index, constant(PART_BYTES)))
+                offset, taps, columns, weights = (
+                    load_vector(builder, builder.add(record, constant(8 * i)), 3, 1) for i in range(4)
+                )
+                at, weights = builder.add(corner, offset), builder.add(w, weights)
+                stride = builder.mul(taps, constant(size))
+
+                def input_row(i: Any, active: list[int]) -> None:
+                    section(
+                        builder.add(at, builder.mul(i, row_step)),
+                        builder.add(weights, builder.mul(i, constant(size))),
+                        columns, stride, active,
+                    )  # fmt: skip
+
+                def every_row_apart() -> None:
+                    with cgutils.for_range(builder, taps) as m:
+                        row = builder.add(at, builder.mul(m.index, row_step))
+                        place = builder.add(weights, builder.mul(m.index, constant(size)))
+                        for r in range(height):
+                            shifted = builder.add(row, builder.mul(row_step, constant(r)))
+                            section(shifted, builder.add(place, constant(r * size)), columns, stride, [r])
+
+                def shared() -> None:
+                    for i in range(height - 1):
+                        input_row(constant(i), list(range(i + 1)))
+                    full = builder.sub(taps, constant(height - 1))
+                    with cgutils.for_range(builder, full) as loop:
+                        input_row(builder.add(loop.index, constant(height - 1)), list(range(height)))
+                    for i in range(height - 1):
+                        input_row(builder.add(taps, constant(i)), list(range(i + 1, height)))
+
+                def few(k: int) -> None:
+                    for i in range(height + k - 1):
+                        input_row(constant(i), [r for r in range(height) if 0 <= i - r < k])
+
+                if height == 1:
+                    every_row_apart()
+                else:
+                    end = builder.append_basic_block("part.end")
+                    cases = [(k, lambda k=k: few(k)) for k in (2, 3) if k < height <= 4]
+                    with builder.if_then(builder.icmp_signed(">=", taps, constant(height))):
+                        shared()
+                        builder.branch(end)
+                    for k, emit in cases:
+                        with builder.if_then(builder.icmp_signed("==", taps, constant(k))):
+                            emit()
+                            builder.branch(end)
+                    every_row_apart()
+                    builder.branch(end)
+                    builder.position_at_end(end)
+
+            with builder.if_then(builder.icmp_signed("!=", divisor, constant(0))):
+                by = broadcast(builder, load_vector(builder, divisor, a, 1), n)
+                inverse = broadcast(builder, load_vector(builder, builder.add(divisor, constant(size)), a, 1), n)
+                for row in slots:
+                    for slot in row:
+                        builder.store(_quotient(builder, builder.load(slot), by, inverse, a), slot)
+            left = builder.sub(count, builder.mul(builder.add(first, constant(width - 1)), constant(n)))
+            begin = builder.add(y, builder.mul(first, constant(n * BYTES[t])))
+            places = [builder.add(begin, builder.mul(y_step, constant(r))) for r in range(height)]
+            values = [[simd.narrow(builder, builder.load(slot), a, t, n) for slot in row] for row in slots]
+            for place, row in zip(places, values, strict=True):
+                for v, value in enumerate(row[:-1]):
+                    store_vector(builder, value, builder.add(place, constant(v * n * BYTES[t])), t)
+                store_part(builder, row[-1], builder.add(place, constant((width - 1) * n * BYTES[t])), t, left)
+
+        for width in _widths(height):
+            number = builder.sdiv(builder.sub(total, done), constant(width))
+            with cgutils.for_range(builder, number) as loop:
+                tile(builder.add(done, builder.mul(loop.index, constant(width))), width)
+            done = builder.add(done, builder.mul(number, constant(width)))
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(*[i64] * 11, rows, code, target), codegen
+
+
+def _quotient(builder: Any, value: Any, by: Any, inverse: Any, code: int) -> Any:
+    """Return value / by, correctly rounded: a product with the reciprocal and one correction."""
+    quotient = builder.fmul(value, inverse)
+    error = builder.fsub(value, builder.fmul(quotient, by)) if not simd.has_fma() else multiply_add(
+        builder, builder.fneg(quotient), by, value, code
+    )
+    better = multiply_add(builder, error, inverse, quotient, code)
+    # The correction of an infinite quotient is not a number.
+    return builder.select(builder.fcmp_ordered("ord", better, better), better, quotient)
