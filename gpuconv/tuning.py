@@ -29,6 +29,12 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         256: Cost(15e-6, 50e9, 4e9),
         128: Cost(15e-6, 20e9, 3e9),
     },
+    "fft": {
+        # `flops`: passes of radix 2 over one complex number a second
+        512: Cost(40e-6, 10e9, 20e9),
+        256: Cost(40e-6, 5e9, 20e9),
+        128: Cost(40e-6, 2.5e9, 20e9),
+    },
 }
 
 CUDA_COSTS: dict[str, Cost] = {
