@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gpuconv.errors import BackendUnavailableError, DtypeError, ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
-    from gpuconv import errors, grad, ndimage
+    from gpuconv import errors, grad, ndimage, signal
     from gpuconv.api import (
         Plan,
         conv1d,
@@ -46,7 +46,7 @@ _HOMES = {
     "config": ("show_config",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_SUBMODULES = ("backends", "errors", "grad", "ndimage")
+_SUBMODULES = ("backends", "errors", "grad", "ndimage", "signal")
 
 __all__ = [
     "BackendUnavailableError",
@@ -67,6 +67,7 @@ __all__ = [
     "ndimage",
     "plan",
     "show_config",
+    "signal",
 ]
 
 

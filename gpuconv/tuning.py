@@ -34,6 +34,12 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         256: Cost(10e-6, 45e9, 15e9),
         128: Cost(10e-6, 18e9, 12e9),
     },
+    "fft": {
+        # `flops`: passes of radix 2 over one complex number a second
+        512: Cost(40e-6, 10e9, 20e9),
+        256: Cost(40e-6, 5e9, 20e9),
+        128: Cost(40e-6, 2.5e9, 20e9),
+    },
 }
 
 
