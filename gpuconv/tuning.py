@@ -29,6 +29,11 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         256: Cost(15e-6, 50e9, 4e9),
         128: Cost(15e-6, 20e9, 3e9),
     },
+    "gemm": {
+        512: Cost(15e-6, 150e9, 20e9),
+        256: Cost(15e-6, 75e9, 20e9),
+        128: Cost(15e-6, 20e9, 10e9),
+    },
 }
 
 CUDA_COSTS: dict[str, Cost] = {

@@ -19,14 +19,15 @@ from gpuconv.backends.cpu.simd import copy_run, fill_run, load, read, store, wri
 from gpuconv.backends.cpu.tiles import accumulate, contract, row_blocks
 from gpuconv.boundary import source_index
 
-__all__ = ["CALL", "PACKING", "PHASE", "ROWS", "contraction", "correlation", "weight_packing"]
+__all__ = ["CALL", "PACKING", "PHASE", "ROWS", "block_rows", "contraction", "correlation", "pack_input", "record", "row_count", "weight_packing"]
 
 
-def _record(names: str) -> np.dtype[Any]:
+def record(names: str) -> np.dtype[Any]:
+    """Return the dtype of a record of int64 with these names."""
     return np.dtype([(name, np.int64) for name in names.split()])
 
 
-CALL = _record(
+CALL = record(
     # the arrays, the bytes between neighbours along each of their axes, and between real and imaginary parts
     "x xn xc xz xy xx x_half y yn yc yz yy yx y_half w bias fill partials is_complex "
     # channels and outputs of one group, and how tasks divide them
@@ -41,7 +42,7 @@ CALL = _record(
 )
 """One call; what belongs to the caller's arrays comes first."""
 
-PHASE = _record(
+PHASE = record(
     "first_task tasks blocks w_offset w_group_bytes taps tap_count pairs partial_offset "
     # output `start + step * q`, for q below `count`, reads input `advance * q + offset + ...`
     "start_z start_y start_x step_z step_y step_x count_z count_y count_x "
@@ -55,7 +56,7 @@ PHASE = _record(
 )
 """One phase of a call: an ordinary convolution on part of the taps (see `gpuconv.problem.AxisPhase`)."""
 
-PACKING = _record(
+PACKING = record(
     "w wg wo wc w_half packed tap_bytes is_complex conjugate channels outputs groups phases phase_count blocks"
 )
 """The packing of weights; `tap_bytes` is the address of each phase's tap offsets in w."""
@@ -86,7 +87,7 @@ def _ceil_div(a: int, b: int) -> int:
 
 
 @njit
-def _block_rows(block: int, outputs: int) -> int:
+def block_rows(block: int, outputs: int) -> int:
     """Return the rows of a block of output channels: full but for the last, whose rows beyond `outputs` are zeros."""
     left = outputs - block * ROWS
     for rows in _LAST_ROWS:
@@ -96,12 +97,12 @@ def _block_rows(block: int, outputs: int) -> int:
 
 
 @njit
-def _row_count(outputs):  # type: ignore[no-untyped-def]
+def row_count(outputs):  # type: ignore[no-untyped-def]
     """Return the rows of all blocks."""
     blocks = _ceil_div(outputs, ROWS)
     if blocks == 0:
         return 0
-    return (blocks - 1) * ROWS + _block_rows(blocks - 1, outputs)
+    return (blocks - 1) * ROWS + block_rows(blocks - 1, outputs)
 
 
 @njit
@@ -113,7 +114,7 @@ def _channel(start: int, index: int, stride: int, half: int, is_complex: int) ->
 
 
 @njit(error_model="numpy")
-def _pack_input(p, f, x, first_channel, channels, qz, qy, qx, nz, ny, nx, to, source, accumulator, size):  # type: ignore[no-untyped-def]
+def pack_input(p, f, x, first_channel, channels, qz, qy, qx, nz, ny, nx, to, source, accumulator, size):  # type: ignore[no-untyped-def]
     """Copy what a block of outputs reads into packed rows, borders filled in, strides undone.
 
     Input position ``advance * l + residue`` of the block becomes place l of that residue's array, so a tap is one
@@ -191,19 +192,19 @@ def _correlation(source: int, accumulator: int, target: int, size: int, version:
         nz = min(f.block_z, f.count_z - qz)
         flat = (ny - 1) * f.pitch_x + nx
         first_row = chunk * p.row_chunk
-        last_row = min(first_row + p.row_chunk, _row_count(p.outputs))
+        last_row = min(first_row + p.row_chunk, row_count(p.outputs))
         sums, stride, taps, tap_count = scratch + p.sums_offset, p.sums_stride, f.taps, f.tap_count
         weights = p.w + f.w_offset + group * f.w_group_bytes
         channel = 0
         while True:
             channels = min(p.channel_chunk, p.channels - channel)
-            _pack_input(
+            pack_input(
                 p, f, p.x + image * p.xn, group * p.channels + channel, channels, qz, qy, qx, nz, ny, nx, scratch,
                 source, accumulator, size,
             )  # fmt: skip
             row = first_row
             while row < last_row:
-                rows = _block_rows(row // ROWS, p.outputs)
+                rows = block_rows(row // ROWS, p.outputs)
                 at = weights + (row * p.channels + channel * rows) * tap_count * size
                 for k in range(nz):
                     to = sums + (row - first_row) * stride + k * f.flat * size
@@ -270,7 +271,7 @@ def _weight_packing(source: int, accumulator: int, size: int, version: int) -> A
         group, number = task % p.groups, task // p.groups
         f = carray(_phases(p.phases), p.phase_count)[number]
         table = read(p.tap_bytes + 8 * number)
-        rows, channels, tap_count = _block_rows(block, p.outputs), p.channels, f.tap_count
+        rows, channels, tap_count = block_rows(block, p.outputs), p.channels, f.tap_count
         to = p.packed + f.w_offset + group * f.w_group_bytes + block * ROWS * channels * tap_count * size
         is_complex, conjugate = p.is_complex, p.conjugate
         for r in range(rows):
@@ -338,7 +339,7 @@ def _contraction(source: int, accumulator: int, size: int, version: int) -> Any:
                     min(f.block_y, f.count_y - qy),
                     min(f.block_z, f.count_z - qz),
                 )
-                _pack_input(
+                pack_input(
                     p, f, p.x + image * p.xn, group * p.channels + channel, channels, qz, qy, qx, nz, ny, nx, scratch,
                     source, accumulator, size,
                 )  # fmt: skip

@@ -29,12 +29,14 @@ __all__ = [
     "fill_run",
     "lanes_of",
     "load",
+    "load_masked",
     "load_vector",
     "multiply_add",
     "read",
     "registers",
     "source_version",
     "store",
+    "store_masked",
     "store_vector",
     "vector_bits",
     "write_run",
@@ -157,6 +159,26 @@ def load_vector(builder: Any, address: Any, code: int, n: int) -> Any:
 def store_vector(builder: Any, value: Any, address: Any, code: int) -> None:
     """Store elements that may lie anywhere."""
     builder.store(value, _pointer(builder, address, value.type), align=BYTES[code])
+
+
+def _masked(builder: Any, name: str, code: int, n: int, result: Any, arguments: list[Any]) -> Any:
+    suffix = f"v{n}" + {0: "f32", 1: "f64"}.get(code, f"i{8 * BYTES[code]}")
+    type_ = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(builder.module, type_, f"llvm.masked.{name}.{suffix}.p0")
+    return builder.call(function, arguments)
+
+
+def load_masked(builder: Any, address: Any, mask: Any, code: int, n: int) -> Any:
+    """Load the elements that a mask chooses, 0 for the others, which may lie in memory that is not there."""
+    type_ = _shaped(element_type(code), n)
+    place, align = _pointer(builder, address, type_), ir.Constant(_I32, BYTES[code])
+    return _masked(builder, "load", code, n, type_, [place, align, mask, ir.Constant(type_, None)])
+
+
+def store_masked(builder: Any, value: Any, address: Any, mask: Any, code: int) -> None:
+    """Store the elements that a mask chooses."""
+    place, align = _pointer(builder, address, value.type), ir.Constant(_I32, BYTES[code])
+    _masked(builder, "store", code, value.type.count, ir.VoidType(), [value, place, align, mask])
 
 
 def _widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> Any:
