@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CPU_COSTS", "CUDA_COSTS", "CUDA_DIRECT_TILES", "CUDA_SIMULATOR_TILES", "Cost", "CudaTile", "CPU_WINOGRAD", "WinogradCost"]
+__all__ = [
+    "CPU_COSTS",
+    "CPU_WINOGRAD",
+    "CUDA_COSTS",
+    "CUDA_DIRECT_TILES",
+    "CUDA_SIMULATOR_TILES",
+    "Cost",
+    "CudaTile",
+    "WinogradCost",
+]
 
 
 class Cost(NamedTuple):
@@ -39,6 +48,11 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         512: Cost(40e-6, 10e9, 20e9),
         256: Cost(40e-6, 5e9, 20e9),
         128: Cost(40e-6, 2.5e9, 20e9),
+    },
+    "gemm": {
+        512: Cost(15e-6, 150e9, 20e9),
+        256: Cost(15e-6, 75e9, 20e9),
+        128: Cost(15e-6, 20e9, 10e9),
     },
 }
 

@@ -25,6 +25,7 @@ __all__ = [
     "PACKING",
     "PHASE",
     "ROWS",
+    "block_rows",
     "ceil_div",
     "channel_address",
     "contraction",
@@ -33,6 +34,7 @@ __all__ = [
     "pack_input",
     "phase_pointer",
     "record",
+    "row_count",
     "weight_packing",
 ]
 
@@ -113,7 +115,7 @@ def ceil_div(a: int, b: int) -> int:
 
 
 @njit
-def _block_rows(block: int, outputs: int) -> int:
+def block_rows(block: int, outputs: int) -> int:
     """Return the rows of a block of output channels: full but for the last, whose rows beyond `outputs` are zeros."""
     left = outputs - block * ROWS
     for rows in _LAST_ROWS:
@@ -123,12 +125,12 @@ def _block_rows(block: int, outputs: int) -> int:
 
 
 @njit
-def _row_count(outputs):  # type: ignore[no-untyped-def]
+def row_count(outputs):  # type: ignore[no-untyped-def]
     """Return the rows of all blocks."""
     blocks = ceil_div(outputs, ROWS)
     if blocks == 0:
         return 0
-    return (blocks - 1) * ROWS + _block_rows(blocks - 1, outputs)
+    return (blocks - 1) * ROWS + block_rows(blocks - 1, outputs)
 
 
 @njit
@@ -218,7 +220,7 @@ def _correlation(source: int, accumulator: int, target: int, size: int, version:
         nz = min(f.block_z, f.count_z - qz)
         flat = (ny - 1) * f.pitch_x + nx
         first_row = chunk * p.row_chunk
-        last_row = min(first_row + p.row_chunk, _row_count(p.outputs))
+        last_row = min(first_row + p.row_chunk, row_count(p.outputs))
         sums, stride, taps, tap_count = scratch + p.sums_offset, p.sums_stride, f.taps, f.tap_count
         weights = p.w + f.w_offset + group * f.w_group_bytes
         channel = 0
@@ -230,7 +232,7 @@ def _correlation(source: int, accumulator: int, target: int, size: int, version:
             )  # fmt: skip
             row = first_row
             while row < last_row:
-                rows = _block_rows(row // ROWS, p.outputs)
+                rows = block_rows(row // ROWS, p.outputs)
                 at = weights + (row * p.channels + channel * rows) * tap_count * size
                 for k in range(nz):
                     to = sums + (row - first_row) * stride + k * f.flat * size
@@ -297,7 +299,7 @@ def _weight_packing(source: int, accumulator: int, size: int, version: int) -> A
         group, number = task % p.groups, task // p.groups
         f = carray(phase_pointer(p.phases), p.phase_count)[number]
         table = read(p.tap_bytes + 8 * number)
-        rows, channels, tap_count = _block_rows(block, p.outputs), p.channels, f.tap_count
+        rows, channels, tap_count = block_rows(block, p.outputs), p.channels, f.tap_count
         to = p.packed + f.w_offset + group * f.w_group_bytes + block * ROWS * channels * tap_count * size
         is_complex, conjugate = p.is_complex, p.conjugate
         for r in range(rows):

@@ -9,7 +9,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.simd import BYTES, broadcast, constant, element_type, lanes_of, load_vector, store_vector
+from gpuconv.backends.cpu.simd import BYTES, broadcast, constant, lanes_of, load_vector, store_vector
 
 __all__ = ["copy_places", "fill_places"]
 

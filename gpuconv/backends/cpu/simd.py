@@ -27,9 +27,10 @@ __all__ = [
     "cpu_name",
     "element_type",
     "fill_run",
+    "has_fma",
     "lanes_of",
     "load",
-    "has_fma",
+    "load_masked",
     "load_part",
     "load_vector",
     "multiply_add",
@@ -39,6 +40,7 @@ __all__ = [
     "registers",
     "source_version",
     "store",
+    "store_masked",
     "store_part",
     "store_vector",
     "vector_bits",
@@ -172,30 +174,35 @@ def _first_lanes(builder: Any, n: int, count: Any) -> Any:
     return builder.icmp_signed("<", ir.Constant(lanes, list(range(n))), broadcast(builder, count, n))
 
 
-def _masked(builder: Any, operation: str, result: Any, vector: Any, arguments: list[Any]) -> Any:
+def _masked(builder: Any, name: str, code: int, n: int, result: Any, arguments: list[Any]) -> Any:
     """Call a masked load or store, which llvmlite does not offer for vectors."""
-    element = vector.element
-    suffix = {"float": "f32", "double": "f64"}.get(str(element)) or str(element)
+    suffix = f"v{n}" + {0: "f32", 1: "f64"}.get(code, f"i{8 * BYTES[code]}")
     type_ = ir.FunctionType(result, [argument.type for argument in arguments])
-    name = f"llvm.masked.{operation}.v{vector.count}{suffix}.p0"
-    return builder.call(cgutils.get_or_insert_function(builder.module, type_, name), arguments)
+    function = cgutils.get_or_insert_function(builder.module, type_, f"llvm.masked.{name}.{suffix}.p0")
+    return builder.call(function, arguments)
+
+
+def load_masked(builder: Any, address: Any, mask: Any, code: int, n: int) -> Any:
+    """Load the elements that a mask chooses; the others are 0, and their memory is not touched."""
+    type_ = _shaped(element_type(code), n)
+    place, align = _pointer(builder, address, type_), ir.Constant(_I32, BYTES[code])
+    return _masked(builder, "load", code, n, type_, [place, align, mask, ir.Constant(type_, None)])
+
+
+def store_masked(builder: Any, value: Any, address: Any, mask: Any, code: int) -> None:
+    """Store the elements that a mask chooses."""
+    place, align = _pointer(builder, address, value.type), ir.Constant(_I32, BYTES[code])
+    _masked(builder, "store", code, value.type.count, ir.VoidType(), [value, place, align, mask])
 
 
 def load_part(builder: Any, address: Any, code: int, n: int, count: Any) -> Any:
     """Load the first `count` elements of a vector, an int64; the others are 0 and their memory is not touched."""
-    vector = ir.VectorType(element_type(code), n)
-    arguments = [
-        _pointer(builder, address, vector), ir.Constant(_I32, BYTES[code]), _first_lanes(builder, n, count),
-        ir.Constant(vector, None),
-    ]  # fmt: skip
-    return _masked(builder, "load", vector, vector, arguments)
+    return load_masked(builder, address, _first_lanes(builder, n, count), code, n)
 
 
 def store_part(builder: Any, value: Any, address: Any, code: int, count: Any) -> None:
     """Store the first `count` elements of a vector, an int64."""
-    pointer = _pointer(builder, address, value.type)
-    mask = _first_lanes(builder, value.type.count, count)
-    _masked(builder, "store", ir.VoidType(), value.type, [value, pointer, ir.Constant(_I32, BYTES[code]), mask])
+    store_masked(builder, value, address, _first_lanes(builder, value.type.count, count), code)
 
 
 def widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> Any:

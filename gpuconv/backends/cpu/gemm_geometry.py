@@ -1,0 +1,297 @@
+"""What the implicit matrix product is told of a call: axes, blocks, sets of phases and scratch memory."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from gpuconv.backends.cpu import simd, threads
+from gpuconv.backends.cpu.direct_kernels import ROWS
+from gpuconv.backends.cpu.gemm_kernels import GEMM, PHASE, SET
+from gpuconv.backends.cpu.gemm_tiles import WIDTH
+from gpuconv.backends.cpu.tiles import row_blocks
+from gpuconv.boundary import MODES
+
+if TYPE_CHECKING:
+    from gpuconv.problem import ConvProblem
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["Geometry", "geometry", "offsets"]
+
+_DEPTH_BYTES = 30 << 10
+"""One panel: with the weights that meet it, it stays in a first-level cache of 32 KiB or more."""
+_BLOCK_VECTORS = 36
+"""Vectors of a block, about: its panels, packed input and sums stay in a second-level cache of 1 MiB."""
+_INPUT_BYTES = 384 << 10
+_SUMS_BYTES = 512 << 10
+_SUPER_ROWS = 64
+_TASK_FLOPS = 200e6
+
+
+class _Axis(NamedTuple):
+    """One axis: all of its phases read one packed input."""
+
+    step: int
+    outputs: int
+    advance: int
+    offset: int
+    residues: tuple[int, ...]
+    reach: int
+    starts: tuple[int, ...]
+    counts: tuple[int, ...]
+    places: tuple[tuple[tuple[int, int, int], ...], ...]
+    """For each phase and tap: the number of its residue, its place in that residue's array, its offset in the input."""
+
+
+_POINT = _Axis(1, 1, 1, 0, (0,), 0, (0,), (1,), (((0, 0, 0),),))
+
+
+class Geometry(NamedTuple):
+    """A call's tables; `words`, the record as plain integers, is copied and completed for each run."""
+
+    words: Array
+    sets: Array
+    tasks: int
+    scratch_bytes: int
+    slice_tasks: int
+    inside: bool
+    """Whether every tap of every output meets the input, so that x may be read where it lies."""
+    advances: tuple[int, int, int]
+    whole_lines: tuple[bool, bool]
+    """Whether a block's lines, and its planes, follow each other where y is contiguous."""
+    lines: tuple[int, int]
+    """Bytes between lines and planes of the packed input."""
+    set_taps: tuple[tuple[tuple[int, int, int], ...], ...]
+    """For each set its taps' offsets in the input, from the first tap's."""
+    channels: int
+    seconds: float
+    keep: tuple[Array, ...]
+
+
+def _axis(problem: ConvProblem, axis: int) -> _Axis:
+    phases = problem.phases(axis)
+    offsets = [offset for phase in phases for _, offset in phase.taps]
+    least, advance = min(offsets, default=0), phases[0].advance
+    residues = tuple(sorted({(offset - least) % advance for offset in offsets})) or (0,)
+    places = tuple(
+        tuple((residues.index((o - least) % advance), (o - least) // advance, o - least) for _, o in phase.taps)
+        for phase in phases
+    )
+    return _Axis(
+        phases[0].step, max(phase.count for phase in phases), advance, least, residues,
+        max((place for taps in places for _, place, _ in taps), default=0),
+        tuple(phase.start for phase in phases), tuple(phase.count for phase in phases), places,
+    )  # fmt: skip
+
+
+def _round(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def _odd_lines(n: int) -> int:
+    lines = -(-n // 64)
+    return (lines + 1 - lines % 2) * 64
+
+
+class _Work(NamedTuple):
+    """What a choice of blocks is judged by."""
+
+    axes: tuple[_Axis, ...]
+    rows: int
+    channels: int
+    terms: int
+    """Terms of all phases' sums."""
+    packed_terms: int
+    """Terms that panels hold: phases of a set share them."""
+    phases: int
+    images: int
+    lanes: int
+    inside: bool
+    one_line: bool
+    workers: int
+
+
+def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> tuple[float, float]:
+    """Return estimated cycles of all tasks, shared by the threads, and of one task."""
+    bz, by, bx = block
+    pixels = bz * by * bx
+    vectors = -(-pixels // work.lanes)
+    runs = -(-vectors // WIDTH) + bz * by
+    compute = work.terms * (-(-rows // ROWS) * vectors * ROWS / 2 + 2)
+    panels = work.packed_terms * 1.3 * (vectors + runs)
+    lines = math.prod(
+        (b + axis.reach) * len(axis.residues) for b, axis in zip(block[:2], work.axes[:2], strict=True)
+    ) * len(work.axes[2].residues)
+    line = (bx + work.axes[2].reach) * (2.0 / work.lanes if work.axes[2].advance == 1 else 0.7) + 30
+    copied = 0.0 if work.inside else work.channels * lines * line
+    written = rows * vectors * work.phases * (4 if work.phases > 1 else 1)
+    each = compute + panels + copied + written + 3000
+    tasks = work.images * -(-work.rows // rows)
+    for axis, b in zip(work.axes, block, strict=True):
+        tasks *= axis.outputs / b if b > 1 else axis.outputs
+    tasks = max(tasks, 1)
+    total = each * tasks / work.workers
+    most = -(-math.ceil(tasks - 1e-9) // work.workers) * each
+    return (total if work.workers == 1 else max(total, min(most, total + 0.5 * each))), each
+
+
+def _choose(work: _Work, flops: float) -> tuple[tuple[int, int, int], int, float]:
+    """Return the block of outputs and the rows of weights of a task, and the cycles estimated."""
+    z, y, x = work.axes
+    limit = _BLOCK_VECTORS * work.lanes
+    unit = WIDTH * work.lanes
+    widths = {x.outputs} if x.outputs <= 2 * limit else set()
+    widths |= {min(x.outputs, unit * n) for n in (1, 2, 3, 4, 6, 8, 10, 12) if unit * n < 2 * x.outputs or n == 1}
+    best = None
+    row_choices = {min(_round(-(-work.rows // n), ROWS), work.rows) for n in (1, 2, 3, 4, 6, 8, 16, 32)}
+    for bx in widths:
+        for by in range(1, y.outputs + 1):
+            if by > 1 and (bx < x.outputs or by * bx > limit):
+                break
+            for bz in range(1, z.outputs + 1):
+                if bz > 1 and (by < y.outputs or bz * by * bx > limit):
+                    break
+                for rows in row_choices:
+                    sums = rows * bz * by * bx * work.phases * 4
+                    if sums > 2 * _SUMS_BYTES and rows > ROWS:
+                        continue
+                    cycles, each = _cycles(work, (bz, by, bx), rows)
+                    if 2.0 * work.terms * rows * bz * by * bx > _TASK_FLOPS and rows > ROWS:
+                        continue
+                    if best is None or cycles < best[0]:
+                        best = cycles, (bz, by, bx), rows
+    assert best is not None
+    return best[1], best[2], best[0]
+
+
+@functools.lru_cache(maxsize=1024)
+def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool) -> Geometry:
+    """Return the tables of a forward problem.
+
+    `packed_rows` says that the weights will be packed, whose last block of rows is padded.
+    """
+    size = np.dtype(accumulator).itemsize
+    lanes = simd.vector_bits() // 8 // size
+    axes = (_POINT,) * (3 - problem.rank) + tuple(_axis(problem, axis) for axis in range(problem.rank))
+    z, y, x = axes
+    groups = problem.groups
+    channels, outputs = problem.in_channels // groups, problem.out_channels // groups
+    left = outputs % ROWS
+    rows = outputs - left + (min(r for r in row_blocks() if r >= left) if left else 0) if packed_rows else outputs
+    combinations = list(itertools.product(*(range(len(axis.starts)) for axis in axes)))
+    taps = [
+        tuple(itertools.product(*(axis.places[i] for axis, i in zip(axes, combination, strict=True))))
+        for combination in combinations
+    ]
+    sets = sorted(set(taps), key=taps.index)
+    order = [i for members in sets for i, own in enumerate(taps) if own == members]
+    low = (0,) * (3 - problem.rank) + tuple(a for a, _ in problem.cropped)
+    high = (1,) * (3 - problem.rank) + tuple(b for _, b in problem.cropped)
+    inside = all(
+        axis.offset >= first
+        and axis.offset + axis.advance * (axis.outputs - 1) + max((o for t in axis.places for *_, o in t), default=0) < last
+        for axis, first, last in zip(axes, low, high, strict=True)
+    ) and x.advance == 1
+    work = _Work(
+        axes, max(rows, 1), channels, channels * sum(map(len, taps)), channels * sum(map(len, sets)), len(taps),
+        problem.batch * groups, lanes, inside, inside and problem.rank == 1, threads.count(),
+    )  # fmt: skip
+    (bz, by, bx), row_chunk, cycles = _choose(work, problem.flops)
+    block = (bz, by, bx)
+    call, phases, set_table = np.zeros((), GEMM), np.zeros(len(taps), PHASE), np.zeros(len(sets), SET)
+    order_table = np.array(order, np.int64)
+    keep: list[Array] = [phases, set_table, order_table]
+    for name, axis, b, first, last in zip("zyx", axes, block, low, high, strict=True):
+        residues = np.array(axis.residues, np.int64)
+        keep.append(residues)
+        for field, value in (
+            ("step", axis.step), ("count", axis.outputs), ("advance", axis.advance), ("offset", axis.offset),
+            ("block", b), ("blocks", -(-axis.outputs // b)), ("pitch", b + axis.reach), ("low", first), ("high", last),
+            ("residues", residues.ctypes.data), ("residue_count", len(residues)),
+        ):  # fmt: skip
+            call[f"{field}_{name}"] = value
+    pitches = [b + axis.reach for axis, b in zip(axes, block, strict=True)]
+    part = math.prod(pitches)
+    plane = _odd_lines(part * math.prod(len(axis.residues) for axis in axes) * size)
+    depth = max(8, _DEPTH_BYTES // (WIDTH * lanes * size) // 8 * 8)
+    packed = 0
+    for i, combination in enumerate(combinations):
+        record = phases[i]
+        for name, axis, j in zip("zyx", axes, combination, strict=True):
+            record[f"start_{name}"], record[f"count_{name}"] = axis.starts[j], axis.counts[j]
+        record["w_group"] = rows * channels * len(taps[i]) * size
+        record["w_offset"] = packed * size
+        packed += groups * rows * channels * len(taps[i])
+    position = 0
+    for record, members in zip(set_table, sets, strict=True):
+        record["tap_count"], record["first"] = len(members), position
+        position += sum(own == members for own in taps)
+        record["last"] = position
+    channel_chunk = channels if inside else max(1, min(channels, _INPUT_BYTES // plane))
+    tiles = -(-bz * by * bx // (lanes * WIDTH)) + 1
+    call["channels"], call["outputs"], call["groups"], call["batch"] = channels, outputs, groups, problem.batch
+    call["mode"], call["plane"] = MODES.index(problem.padding_mode), plane
+    call["row_chunk"], call["row_chunks"] = row_chunk, -(-max(rows, 1) // row_chunk)
+    call["super_rows"] = _SUPER_ROWS
+    call["phases"], call["sets"], call["order"] = (t.ctypes.data for t in (phases, set_table, order_table))
+    call["phase_count"], call["set_count"], call["phases_x"] = len(taps), len(sets), len(x.starts)
+    # An exact division of the terms keeps the last panel from being a short one.
+    terms = max(1, channel_chunk * max(map(len, sets), default=1))
+    call["depth"] = -(-terms // -(-terms // depth))
+    call["channel_chunk"] = max(channel_chunk, 1)
+    chosen = int(call["depth"])
+    slack = WIDTH * lanes * size
+    call["runs_offset"] = _round(0 if inside else channel_chunk * plane + slack, 64)
+    call["panels_offset"] = int(call["runs_offset"]) + _round(32 * (bz * by + tiles + 1), 64)
+    call["panel_bytes"] = _odd_lines(chosen * WIDTH * lanes * size)
+    call["sums_offset"] = int(call["panels_offset"]) + tiles * int(call["panel_bytes"])
+    call["sums_stride"] = _odd_lines(tiles * WIDTH * lanes * size)
+    call["phase_bytes"] = _round(row_chunk, ROWS) * int(call["sums_stride"])
+    scratch = int(call["sums_offset"]) + len(taps) * int(call["phase_bytes"])
+    tasks = problem.batch * groups * int(call["row_chunks"]) * math.prod(int(call[f"blocks_{n}"]) for n in "zyx")
+    tap_bytes = tuple(
+        tuple(
+            ((t[0][0] * len(y.residues) + t[1][0]) * len(x.residues) + t[2][0]) * part * size
+            + ((t[0][1] * pitches[1] + t[1][1]) * pitches[2] + t[2][1]) * size
+            for t in members
+        )
+        for members in sets
+    )
+    for record, own in zip(set_table, tap_bytes, strict=True):
+        table = (np.arange(channel_chunk, dtype=np.int64)[:, None] * plane + np.array(own, np.int64)).ravel()
+        keep.append(table)
+        record["offsets"] = table.ctypes.data
+    return Geometry(
+        call.reshape(1).view(np.int64),
+        set_table,
+        tasks,
+        _round(scratch, 64),
+        max(1, int(_TASK_FLOPS / max(problem.flops / max(tasks, 1), 1))),
+        inside,
+        (z.advance, y.advance, x.advance),
+        (bx == x.outputs or by == 1, (by == y.outputs and bx == x.outputs) or bz == 1),
+        (pitches[2] * size, pitches[1] * pitches[2] * size),
+        tuple(tuple(tuple(o for *_, o in t) for t in members) for members in sets),  # type: ignore[misc]
+        channels,
+        cycles / 2.8e9,
+        tuple(keep),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def offsets(g_taps: tuple[tuple[tuple[int, int, int], ...], ...], channels: int, strides: tuple[int, ...]) -> tuple[Array, tuple[Array, ...]]:
+    """Return the sets' tables for an x that is read where it lies: addresses of a channel's taps, in bytes."""
+    channel, *spatial = strides
+    tables = tuple(
+        (
+            np.arange(channels, dtype=np.int64)[:, None] * channel
+            + np.array(members, np.int64).reshape(-1, 3) @ np.array(spatial, np.int64)
+        ).ravel()
+        for members in g_taps
+    )
+    return np.array([table.ctypes.data for table in tables], np.int64), tables

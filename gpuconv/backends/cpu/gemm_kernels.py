@@ -1,0 +1,281 @@
+"""The compiled kernel of the implicit matrix product.
+
+A kernel takes the address of a `GEMM` record, which `gemm_geometry` and `gemm` fill. Sizes and strides are run-time
+values: a new shape compiles nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from numba import carray, cfunc, from_dtype, njit, types
+from numba.extending import intrinsic
+
+from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.direct_kernels import ROWS, block_rows, record, pack_input, row_count
+from gpuconv.backends.cpu.gemm_tiles import WIDTH, interleave, pack_run, product
+from gpuconv.backends.cpu.simd import fill_run, read, store, write_run, zero
+
+__all__ = ["GEMM", "PHASE", "SET", "multiplication"]
+
+
+
+
+GEMM = record(
+    # the arrays and the bytes between neighbours along each of their axes
+    "x xn xc xz xy xx x_half y yn yc yz yy yx y_half fill bias "
+    # the weights, the bytes from one output channel and from one term of a sum to the next; 0 for packed ones
+    "w w_group w_row w_step "
+    # whether x is read where it lies, bytes between its lines; whether whole tiles are written where y lies
+    "in_place line_z line_y dense "
+    "sets "
+    "channels outputs groups batch is_complex row_chunk row_chunks super_rows "
+    "mode low_z low_y low_x high_z high_y high_x "
+    # output `start of the phase + step * q`, for q below `count`, reads input `advance * q + offset + ...`
+    "step_z step_y step_x count_z count_y count_x advance_z advance_y advance_x offset_z offset_y offset_x "
+    "block_z block_y block_x blocks_z blocks_y blocks_x "
+    # the packed input, as in `direct_kernels.PHASE`
+    "pitch_z pitch_y pitch_x residues_z residues_y residues_x residue_count_z residue_count_y residue_count_x plane "
+    "channel_chunk depth set_count phases phases_x phase_count order "
+    # offsets in the scratch memory, which begins with the packed input
+    "runs_offset panels_offset panel_bytes sums_offset sums_stride phase_bytes"
+)
+"""One call; what belongs to the caller's arrays comes first."""
+
+PHASE = record("start_z start_y start_x count_z count_y count_x w_offset w_group")
+"""One phase, in the order of the axes; `w_offset` and `w_group` place its packed weights."""
+
+SET = record("offsets tap_count first last")
+"""Phases that read the same inputs: ``offsets[channel * tap_count + tap]``, in bytes; ``order[first:last]`` are theirs."""
+
+_POINTER = types.CPointer(from_dtype(GEMM))
+
+
+@intrinsic
+def _phases(typingctx: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(from_dtype(PHASE))(types.int64), codegen
+
+
+@intrinsic
+def _sets(typingctx: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(from_dtype(SET))(types.int64), codegen
+
+
+@njit
+def _first_vector(tile, tiles, vectors):  # type: ignore[no-untyped-def]
+    """Return where a tile begins: full ones, then those a vector narrower, so that no tile is a single vector."""
+    full = max(vectors - (WIDTH - 1) * tiles, 0)
+    return min(WIDTH * min(tile, full) + (WIDTH - 1) * max(tile - full, 0), vectors)
+
+
+@njit(error_model="numpy")
+def _find_runs(table, nz, ny, nx, line_z, line_y, size, lanes):  # type: ignore[no-untyped-def]
+    """Write (source, tile, place in the tile, count) of every run of a block's outputs that one copy can serve.
+
+    Outputs are numbered through the block; lines that follow each other in memory are one.
+    """
+    pixels = nz * ny * nx
+    if line_y == nx * size or ny == 1:
+        line_y, nx, ny = ny * line_y, ny * nx, 1
+        if line_z == nx * size:
+            nx, nz = nz * nx, 1
+    vectors = -((-pixels) // lanes)
+    tiles = -((-vectors) // WIDTH)
+    tile, number, pixel = 0, 0, 0
+    start, end = 0, _first_vector(1, tiles, vectors) * lanes
+    for z in range(nz):
+        for y in range(ny):
+            done = 0
+            while done < nx:
+                if pixel == end:
+                    tile += 1
+                    start, end = end, _first_vector(tile + 1, tiles, vectors) * lanes
+                count = min(nx - done, end - pixel)
+                at = table + 32 * number
+                store(at, z * line_z + y * line_y + done * size, 3, 3)
+                store(at + 8, tile, 3, 3)
+                store(at + 16, (pixel - start) * size, 3, 3)
+                store(at + 24, count, 3, 3)
+                number += 1
+                done += count
+                pixel += count
+    return number
+
+
+@functools.cache
+def multiplication(source: int, accumulator: int, target: int) -> int:
+    """Return the address of the kernel for three element codes.
+
+    A task is one image, group, block of outputs and chunk of output channels, in all phases.
+    """
+    lanes, size = simd.lanes_of(accumulator), simd.BYTES[accumulator]
+    return int(_multiplication(source, accumulator, target, size, lanes, simd.source_version()).address)
+
+
+def _multiplication(source: int, accumulator: int, target: int, size: int, lanes: int, version: int) -> Any:
+    @njit(error_model="numpy")
+    def tile_rows(rows, width, to, stride, w, w_row, w_step, panel, depth, bias):  # type: ignore[no-untyped-def]
+        pitch = WIDTH * lanes * size
+        if width == 3:
+            if rows == 8:
+                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 3, accumulator)
+            elif rows == 4:
+                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 3, accumulator)
+            elif rows == 2:
+                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 3, accumulator)
+            else:
+                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 3, accumulator)
+        elif width == 2:
+            if rows == 8:
+                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 2, accumulator)
+            elif rows == 4:
+                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 2, accumulator)
+            elif rows == 2:
+                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 2, accumulator)
+            else:
+                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 2, accumulator)
+        elif rows == 8:
+            product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 1, accumulator)
+        elif rows == 4:
+            product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 1, accumulator)
+        elif rows == 2:
+            product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 1, accumulator)
+        else:
+            product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 1, accumulator)
+
+    @cfunc(types.void(_POINTER, types.int64, types.int64), cache=True, error_model="numpy")
+    def multiply(pointer, task, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+        if version == 0:
+            return
+        p = carray(pointer, 1)[0]
+        sets, phases = carray(_sets(p.sets), p.set_count), carray(_phases(p.phases), p.phase_count)
+        chunk, local = task % p.row_chunks, task // p.row_chunks
+        qx, local = local % p.blocks_x * p.block_x, local // p.blocks_x
+        qy, local = local % p.blocks_y * p.block_y, local // p.blocks_y
+        qz, local = local % p.blocks_z * p.block_z, local // p.blocks_z
+        group, image = local % p.groups, local // p.groups
+        nx, ny = min(p.block_x, p.count_x - qx), min(p.block_y, p.count_y - qy)
+        nz = min(p.block_z, p.count_z - qz)
+        pixels = nz * ny * nx
+        vectors = -((-pixels) // lanes)
+        tiles = -((-vectors) // WIDTH)
+        first_row = chunk * p.row_chunk
+        last_row = min(first_row + p.row_chunk, row_count(p.outputs) if p.w_step == 0 else p.outputs)
+        runs, panels, sums = scratch + p.runs_offset, scratch + p.panels_offset, scratch + p.sums_offset
+        run_count = _find_runs(runs, nz, ny, nx, p.line_z, p.line_y, size, lanes)
+        corner = p.y + image * p.yn + qz * p.step_z * p.yz + qy * p.step_y * p.yy + qx * p.step_x * p.yx
+        corner += group * p.outputs * p.yc
+        channel = 0
+        while True:
+            channels = min(p.channel_chunk, p.channels - channel)
+            if p.in_place:
+                base = p.x + image * p.xn + (group * p.channels + channel) * p.xc
+                base += (p.advance_z * qz + p.offset_z) * p.xz + (p.advance_y * qy + p.offset_y) * p.xy
+                base += (p.advance_x * qx + p.offset_x) * p.xx
+            else:
+                base = scratch
+                pack_input(
+                    p, p, p.x + image * p.xn, group * p.channels + channel, channels, qz, qy, qx, nz, ny, nx, scratch,
+                    source, accumulator, size,
+                )  # fmt: skip
+            for number in range(p.set_count):
+                s = sets[number]
+                terms, term = channels * s.tap_count, 0
+                while True:
+                    depth = min(p.depth, terms - term)
+                    fresh = channel == 0 and term == 0
+                    if pixels % lanes != 0:
+                        fill_run(panels + (tiles - 1) * p.panel_bytes, depth * WIDTH * lanes, zero(accumulator), accumulator)
+                    for r in range(run_count):
+                        run = runs + 32 * r
+                        pack_run(
+                            panels + read(run + 8) * p.panel_bytes + read(run + 16), WIDTH * lanes * size,
+                            base + read(run), s.offsets + 8 * term, depth, read(run + 24), accumulator,
+                        )  # fmt: skip
+                    for place in range(s.first, s.last):
+                        slot = read(p.order + 8 * place)
+                        f = phases[slot]
+                        weights = p.w + f.w_offset + group * (f.w_group if p.w_step == 0 else p.w_group)
+                        super_row = first_row
+                        while super_row < last_row:
+                            super_end = min(super_row + p.super_rows, last_row)
+                            for tile in range(tiles):
+                                begin = _first_vector(tile, tiles, vectors)
+                                end = _first_vector(tile + 1, tiles, vectors)
+                                whole = p.dense != 0 and end * lanes <= pixels
+                                row = super_row
+                                while row < super_end:
+                                    if p.w_step == 0:
+                                        rows = block_rows(row // ROWS, p.outputs)
+                                        step = rows * size
+                                        at = weights + row * p.channels * s.tap_count * size
+                                        at += (channel * s.tap_count + term) * step
+                                        w_row = size
+                                    else:
+                                        rows = 8 if ROWS == 8 else 4
+                                        while rows > super_end - row:
+                                            rows >>= 1
+                                        step, w_row = p.w_step, p.w_row
+                                        at = weights + row * w_row + (channel * s.tap_count + term) * step
+                                    if whole and row + rows <= p.outputs:
+                                        to, stride = corner + row * p.yc + begin * lanes * size, p.yc
+                                    else:
+                                        stride = p.sums_stride
+                                        to = sums + slot * p.phase_bytes + (row - first_row) * stride
+                                        to += begin * lanes * size
+                                    bias = p.bias + (group * p.outputs + row) * size if fresh else 0
+                                    panel = panels + tile * p.panel_bytes
+                                    tile_rows(rows, end - begin, to, stride, at, w_row, step, panel, depth, bias)
+                                    row += rows
+                            super_row = super_end
+                    term += depth
+                    if term >= terms:
+                        break
+            channel += channels
+            if channel >= p.channels:
+                break
+        last_row = min(last_row, p.outputs)
+        if p.dense:
+            # What no whole tile could take: the last tile's outputs, and rows beside which the weights are padded.
+            begin = _first_vector(tiles - 1, tiles, vectors) * lanes
+            left = pixels % lanes != 0
+            for row in range(first_row, last_row):
+                padded = p.w_step == 0 and row // ROWS * ROWS + block_rows(row // ROWS, p.outputs) > p.outputs
+                start = 0 if padded else begin
+                if padded or left:
+                    write_run(
+                        corner + row * p.yc + start * size, size,
+                        sums + (row - first_row) * p.sums_stride + start * size, pixels - start, zero(accumulator),
+                        accumulator, target,
+                    )  # fmt: skip
+            return
+        for row in range(first_row, last_row):
+            for slot in range(0, p.phase_count, p.phases_x):
+                # Phases of one line of y, which x's phases interleave.
+                f = phases[slot]
+                origin = sums + slot * p.phase_bytes + (row - first_row) * p.sums_stride
+                to = corner + row * p.yc + f.start_z * p.yz + f.start_y * p.yy
+                pairs = 0
+                if p.phases_x == 2 and p.yx == size and accumulator == target:
+                    pairs = min(nx, phases[slot + 1].count_x - qx)
+                for k in range(min(nz, f.count_z - qz)):
+                    for j in range(min(ny, f.count_y - qy)):
+                        line = to + k * p.step_z * p.yz + j * p.step_y * p.yy
+                        at = origin + (k * ny + j) * nx * size
+                        if pairs > 0:
+                            interleave(line, at, at + p.phase_bytes, pairs, accumulator)
+                        for i in range(p.phases_x):
+                            count = min(nx, phases[slot + i].count_x - qx) - pairs
+                            write_run(
+                                line + (phases[slot + i].start_x + pairs * p.step_x) * p.yx, p.step_x * p.yx,
+                                at + i * p.phase_bytes + pairs * size, count, zero(accumulator), accumulator, target,
+                            )  # fmt: skip
+
+    return multiply

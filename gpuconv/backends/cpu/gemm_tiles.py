@@ -1,0 +1,176 @@
+"""The inner kernels of the implicit matrix product: panels of the input, register tiles, interleaved writing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from gpuconv.backends.cpu.simd import (
+    BYTES,
+    broadcast,
+    constant,
+    element_type,
+    lanes_of,
+    load_masked,
+    load_vector,
+    multiply_add,
+    registers,
+    store_masked,
+    store_vector,
+)
+
+__all__ = ["WIDTH", "interleave", "pack_run", "product"]
+
+WIDTH = 3
+"""Vectors of a tile: with 8 rows (4 of 16 registers) sums, inputs and a weight fill the registers."""
+
+
+@intrinsic(prefer_literal=True)
+def product(
+    typingctx: Any,
+    sums: Any,
+    sums_stride: Any,
+    w: Any,
+    w_stride: Any,
+    w_step: Any,
+    panel: Any,
+    panel_stride: Any,
+    depth: Any,
+    bias: Any,
+    rows: Any,
+    width: Any,
+    code: Any,
+) -> Any:
+    """Multiply: sums[r, i] = start + sum over k of w[k * w_step + r * w_stride] * panel[k, i].
+
+    A tile of `rows` by `width` vectors stays in registers over all k. It starts from the bias of each row, or from
+    what `sums` holds where `bias` is 0.
+
+    Parameters
+    ----------
+    sums, w, panel, bias : int64
+        Addresses; the strides and `w_step` are in bytes.
+    depth : int64
+        Number of k.
+    rows, width, code : literal int
+        The tile, and the type of all numbers.
+    """
+    height, columns, a = rows.literal_value, width.literal_value, code.literal_value
+    n, size = lanes_of(a), BYTES[a]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        sums, sums_stride, w, w_stride, w_step, panel, panel_stride, depth, bias = args[:9]
+        vector = ir.VectorType(element_type(a), n)
+        places = []
+        for r in range(height):
+            row = builder.add(sums, builder.mul(sums_stride, constant(r)))
+            places += [(builder.add(row, constant(v * n * size)), cgutils.alloca_once(builder, vector)) for v in range(columns)]
+        with builder.if_else(builder.icmp_signed("!=", bias, constant(0))) as (fresh, going_on):
+            with fresh:
+                for r in range(height):
+                    start = load_vector(builder, builder.add(bias, constant(r * size)), a, 1)
+                    for _, slot in places[r * columns : (r + 1) * columns]:
+                        builder.store(broadcast(builder, start, n), slot)
+            with going_on:
+                for at, slot in places:
+                    builder.store(load_vector(builder, at, a, n), slot)
+        # Row addresses as a base every four rows plus one of three strides, which is what an address can hold.
+        strides = [constant(0), w_stride, builder.shl(w_stride, constant(1)), builder.mul(w_stride, constant(3))]
+        four = builder.shl(w_stride, constant(2))
+        with cgutils.for_range(builder, depth) as loop:
+            source = builder.add(panel, builder.mul(loop.index, panel_stride))
+            inputs = [load_vector(builder, builder.add(source, constant(v * n * size)), a, n) for v in range(columns)]
+            base = builder.add(w, builder.mul(loop.index, w_step))
+            for r in range(height):
+                if r and r % 4 == 0:
+                    base = builder.add(base, four)
+                weight = broadcast(builder, load_vector(builder, builder.add(base, strides[r % 4]), a, 1), n)
+                for v in range(columns):
+                    slot = places[r * columns + v][1]
+                    builder.store(multiply_add(builder, weight, inputs[v], builder.load(slot), a), slot)
+        for at, slot in places:
+            store_vector(builder, builder.load(slot), at, a)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(*[i64] * 9, rows, width, code), codegen
+
+
+@intrinsic(prefer_literal=True)
+def pack_run(
+    typingctx: Any, to: Any, stride: Any, address: Any, offsets: Any, depth: Any, count: Any, code: Any
+) -> Any:
+    """Copy runs into a panel: to[k, i] = address[offsets[k] + i] for i in range(count), for each k.
+
+    `stride` is the bytes from one k to the next; nothing beyond a run is read or written.
+    """
+    a = code.literal_value
+    n, size = lanes_of(a), BYTES[a]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, stride, address, offsets, depth, count = args[:6]
+
+        def columns(first: Any, width: int, mask: Any) -> None:
+            shift = builder.mul(first, constant(n * size))
+            target, origin = builder.add(to, shift), builder.add(address, shift)
+            with cgutils.for_range(builder, depth) as loop:
+                offset = load_vector(builder, builder.add(offsets, builder.mul(loop.index, constant(8))), 3, 1)
+                place, source = builder.add(target, builder.mul(loop.index, stride)), builder.add(origin, offset)
+                if mask is not None:
+                    store_masked(builder, load_masked(builder, source, mask, a, n), place, mask, a)
+                    return
+                values = [load_vector(builder, builder.add(source, constant(v * n * size)), a, n) for v in range(width)]
+                for v, value in enumerate(values):
+                    store_vector(builder, value, builder.add(place, constant(v * n * size)), a)
+
+        full, left = builder.sdiv(count, constant(n)), builder.srem(count, constant(n))
+        done = constant(0)
+        for width in range(WIDTH, 0, -1):
+            number = builder.sdiv(builder.sub(full, done), constant(width))
+            with cgutils.for_range(builder, number) as loop:
+                columns(builder.add(done, builder.mul(loop.index, constant(width))), width, None)
+            done = builder.add(done, builder.mul(number, constant(width)))
+        with builder.if_then(builder.icmp_signed(">", left, constant(0))):
+            lanes = ir.Constant(ir.VectorType(ir.IntType(32), n), list(range(n)))
+            limit = broadcast(builder, builder.trunc(left, ir.IntType(32)), n)
+            columns(full, 1, builder.icmp_signed("<", lanes, limit))
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(*[i64] * 6, code), codegen
+
+
+@intrinsic(prefer_literal=True)
+def interleave(typingctx: Any, to: Any, even: Any, odd: Any, count: Any, code: Any) -> Any:
+    """Write to[2 * i] = even[i] and to[2 * i + 1] = odd[i] for i in range(count)."""
+    a = code.literal_value
+    n, size = lanes_of(a), BYTES[a]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, even, odd, count = args[:4]
+        full = builder.sdiv(count, constant(n))
+
+        def at(address: Any, i: Any, scale: int) -> Any:
+            return builder.add(address, builder.mul(i, constant(scale * size)))
+
+        with cgutils.for_range(builder, full) as loop:
+            i = builder.mul(loop.index, constant(n))
+            first, second = (load_vector(builder, at(address, i, 1), a, n) for address in (even, odd))
+            for half in range(2):
+                order = [half * n // 2 + lane // 2 + n * (lane % 2) for lane in range(n)]
+                mixed = builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(ir.IntType(32), n), order))
+                store_vector(builder, mixed, builder.add(at(to, i, 2), constant(half * n * size)), a)
+        done = builder.mul(full, constant(n))
+        with cgutils.for_range(builder, builder.sub(count, done)) as loop:
+            i = builder.add(done, loop.index)
+            store_vector(builder, load_vector(builder, at(even, i, 1), a, 1), at(to, i, 2), a)
+            store_vector(
+                builder, load_vector(builder, at(odd, i, 1), a, 1), builder.add(at(to, i, 2), constant(size)), a
+            )
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(*[i64] * 4, code), codegen
