@@ -28,10 +28,11 @@ from gpuconv.backends.cpu.winograd_tiles import (
     most_tiles,
     multiply,
     output_tile,
+    transform_weights,
     transpose,
     transpose_part,
+    transpose_part_rows,
     transpose_rows,
-    weights_tile,
 )
 from gpuconv.boundary import source_index
 
@@ -85,13 +86,16 @@ def _panel(tile, tiles):  # type: ignore[no-untyped-def]
 @njit(error_model="numpy")
 def _read_pixels(p, to, source, count, channels):  # type: ignore[no-untyped-def]
     """Copy `count` pixels of an input row to neighbouring vectors."""
+    if p.xx == 4 and channels == LANES and count >= LANES:
+        whole = count // LANES
+        transpose(to, source, p.xc, whole, p.xy)
+        if whole * LANES < count:
+            last = count - LANES
+            transpose(to + last * VECTOR, source + 4 * last, p.xc, 1, p.xy)
+        return
     if p.xx == 4:
-        whole = count // LANES if channels == LANES else 0
-        if whole > 0:
-            transpose(to, VECTOR, source, p.xc, whole, VECTOR)
-        for i in range(whole * LANES, count, LANES):
-            wanted = min(LANES, count - i)
-            transpose_part(to + i * VECTOR, VECTOR, wanted, LANES, source + 4 * i, p.xc, channels, wanted)
+        for i in range(0, count, LANES):
+            transpose_part(to + i * VECTOR, source + 4 * i, p.xc, channels, min(LANES, count - i))
         return
     if channels < LANES:
         fill_pixels(to, count, np.float32(0))
@@ -122,7 +126,9 @@ def _pack(p, x, channels, y0, rows, x0, columns, to):  # type: ignore[no-untyped
             continue
         for j in range(columns):
             if j < inner or j >= outer:
-                _read_pixels(p, row + j * VECTOR, start + _source_index(p.mode, x0 + j, p.size_x) * p.xx, 1, channels)
+                at = start + _source_index(p.mode, x0 + j, p.size_x) * p.xx
+                fill_pixels(row + j * VECTOR, 1, fill)
+                gather_pixel(row + j * VECTOR, at, p.xc, channels)
 
 
 @njit(error_model="numpy")
@@ -140,12 +146,20 @@ def _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form):  #
         for r in range(rows):
             first = scratch + (_origin(r0 + r, p.dilation_y, my) - y0) * p.in_pitch
             input_columns(transformed, p.columns_pitch, first, p.dilation_y * p.in_pitch, width, form)
-            for q in range(columns):
-                tile = (image * rows + r) * columns + q
-                start, most = _panel(tile, tiles)
-                to = v + (start * p.vectors + vector * most + tile - start) * VECTOR
+            q, first_tile = 0, (image * rows + r) * columns
+            while q < columns:
+                # A run of tiles within a panel, whose first inputs are equally far apart.
+                start, most = _panel(first_tile + q, tiles)
+                end = min(columns, start + most - first_tile)
+                advance = mx * VECTOR
+                if p.dilation_x > 1:
+                    advance = VECTOR
+                    end = min(end, (q0 + q) // p.dilation_x * p.dilation_x + p.dilation_x - q0)
+                to = v + (start * p.vectors + vector * most + first_tile + q - start) * VECTOR
                 source = transformed + (_origin(q0 + q, p.dilation_x, mx) - x0) * VECTOR
-                input_rows(to, p.v_step, source, p.columns_pitch, p.dilation_x * VECTOR, form)
+                step = p.dilation_x * VECTOR
+                input_rows(to, p.v_step, source, p.columns_pitch, step, advance, end - q, form)
+                q = end
 
 
 @njit(error_model="numpy")
@@ -163,11 +177,9 @@ def _transform_weights(p, group, block, first, vectors, u, u_step, taps, product
             if channels > 0 and is_dense:
                 count = channels * ty * tx
                 whole = count // LANES if outputs == LANES else 0
-                if whole > 0:
-                    transpose(taps, VECTOR, w, p.wo, whole, VECTOR)
+                transpose(taps, w, p.wo, whole, LANES * ty * tx * 4)
                 for i in range(whole * LANES, count, LANES):
-                    wanted = min(LANES, count - i)
-                    transpose_part(taps + i * VECTOR, VECTOR, wanted, LANES, w + 4 * i, p.wo, outputs, wanted)
+                    transpose_part(taps + i * VECTOR, w + 4 * i, p.wo, outputs, min(LANES, count - i))
             elif channels > 0:
                 fill_pixels(taps, channels * ty * tx, np.float32(0))
                 for c in range(channels):
@@ -175,7 +187,7 @@ def _transform_weights(p, group, block, first, vectors, u, u_step, taps, product
                         for j in range(tx):
                             at = taps + ((c * ty + i) * tx + j) * VECTOR
                             gather_pixel(at, w + c * p.wc + i * p.wy + j * p.wx, p.wo, outputs)
-            weights_tile(to, u_step, taps, channels, 2 * VECTOR, form)
+            transform_weights(to, u_step, taps, channels, 2 * VECTOR, form)
             for c in range(max(channels, 0), LANES):
                 for product in range(products):
                     fill_pixels(to + c * 2 * VECTOR + product * u_step, 1, np.float32(0))
@@ -195,14 +207,22 @@ def _multiply_all(p, b, group, block, v, scratch, products, ty, tx, form):  # ty
             )
         else:
             u, u_step = p.u + group * p.u_group + block * p.u_block + first * LANES * 2 * VECTOR, p.u_step
+        panels = (tiles + _MOST - 1) // _MOST
+        lines = (7 + panels) // panels
         for product in range(products):
             tile = 0
             while tile < tiles:
                 start, height = _panel(tile, tiles)
+                after = start + height
+                if after == tiles:
+                    ahead_v = v + (product + 1) * p.v_step + first * height * VECTOR
+                else:
+                    ahead_v = v + product * p.v_step + (after * p.vectors + first * height) * VECTOR
                 multiply(
                     height, m + product * p.m_step + start * 2 * VECTOR,
                     v + product * p.v_step + (start * p.vectors + first * height) * VECTOR,
-                    u + product * u_step, vectors, first == 0,
+                    u + product * u_step, vectors, first == 0, u + (product + 1) * u_step, lines,
+                    ahead_v,
                 )  # fmt: skip
                 tile += height
 
@@ -254,12 +274,15 @@ def _is_finite(vector):  # type: ignore[no-untyped-def]
 def _write_pixels(p, y, source, count, outputs):  # type: ignore[no-untyped-def]
     """Write `count` neighbouring pixels to a run of outputs."""
     if p.yx == 4:
-        whole = count // LANES if outputs == LANES else 0
-        if whole > 0:
-            transpose_rows(y, p.yc, source, VECTOR, whole)
-        for i in range(whole * LANES, count, LANES):
-            width = min(LANES, count - i)
-            transpose_part(y + 4 * i, p.yc, outputs, width, source + i * VECTOR, VECTOR, width, LANES)
+        if outputs == LANES and count >= LANES:
+            whole = count // LANES
+            transpose_rows(y, p.yc, source, whole)
+            if whole * LANES < count:
+                last = count - LANES
+                transpose_rows(y + 4 * last, p.yc, source + last * VECTOR, 1)
+            return
+        for i in range(0, count, LANES):
+            transpose_part_rows(y + 4 * i, p.yc, outputs, min(LANES, count - i), source + i * VECTOR)
     elif p.yc == 4:
         copy_pixels(y, p.yx, source, VECTOR, count, outputs)
     else:
