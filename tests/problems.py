@@ -103,7 +103,9 @@ def _sizes() -> Iterator[Case]:
     for i, channels in enumerate(tiles):
         outputs = tiles[(3 * i + 2) % len(tiles)]
         yield Case(f"channels-{channels}-to-{outputs}", (2, channels, 4, 6), (outputs, channels, 3, 3), {"padding": 1})
-        yield Case(f"channels-{outputs}-to-{channels}-1d", (1, outputs, 19), (channels, outputs, 4), {"stride": 1 + i % 3})
+        yield Case(
+            f"channels-{outputs}-to-{channels}-1d", (1, outputs, 19), (channels, outputs, 4), {"stride": 1 + i % 3}
+        )
         yield Case(
             f"channels-{channels}-to-{outputs}-last", (1, 5, 7, channels), (outputs, channels, 2, 3),
             {"layout": "channels_last", "padding": "same"},
@@ -156,7 +158,12 @@ def _geometries() -> Iterator[Case]:
         ("unbatched-1d", (3, 12), (4, 3, 5), {"padding": 2}),
         ("unbatched-2d-last", (7, 8, 3), (5, 3, 3, 3), {"layout": "channels_last", "stride": 2}),
         ("unbatched-3d", (2, 5, 6, 4), (3, 2, 3, 2, 2), {"padding_mode": "mirror", "padding": 1}),
-        ("channels-last-3d", (2, 4, 5, 6, 3), (4, 3, 2, 3, 3), {"layout": "channels_last", "padding": 1, "dilation": 2}),
+        (
+            "channels-last-3d",
+            (2, 4, 5, 6, 3),
+            (4, 3, 2, 3, 3),
+            {"layout": "channels_last", "padding": 1, "dilation": 2},
+        ),
         ("volume", (2, 3, 6, 7, 9), (4, 3, 3, 3, 3), {"padding": 1}),
         ("fill-value", (1, 2, 5, 6), (3, 2, 3, 3), {"padding": ((2, 1), (0, 3)), "padding_value": 3.0}),
         ("input-dilation", (2, 3, 6), (4, 3, 3), {"input_dilation": 3, "padding": 2}),
@@ -183,7 +190,12 @@ def _borders() -> Iterator[Case]:
             ("size-1-everywhere", (1, 1, 1, 1, 1), (2, 1, 3, 2, 3), {"padding": (1, 2, 1)}),
             ("crop-then-border", (1, 2, 9, 8), (2, 2, 3, 3), {"padding": ((-2, 4), (3, -5))}),
             ("crop-to-one-then-border", (1, 2, 5), (2, 2, 3), {"padding": ((-4, 7),)}),
-            ("stride-dilation", (1, 3, 8, 9), (2, 3, 3, 3), {"padding": ((3, 1), (2, 5)), "stride": (2, 3), "dilation": 2}),
+            (
+                "stride-dilation",
+                (1, 3, 8, 9),
+                (2, 3, 3, 3),
+                {"padding": ((3, 1), (2, 5)), "stride": (2, 3), "dilation": 2},
+            ),
             ("groups-last", (2, 5, 6, 4), (6, 2, 3, 3), {"padding": 2, "groups": 2, "layout": "channels_last"}),
             ("depthwise", (1, 5, 7, 19), (5, 1, 3, 5), {"padding": (1, 2), "groups": 5}),
             ("volume", (1, 2, 3, 4, 5), (3, 2, 3, 3, 3), {"padding": ((2, 1), (1, 2), (4, 0))}),
@@ -249,7 +261,13 @@ def network(shrink: int = 1) -> tuple[Case, ...]:
         side = max(-(-size // shrink), 5)
         kernels = kernel if isinstance(kernel, tuple) else (kernel, kernel)
         cases.append(
-            Case(name, (1, inner, side, side), (outer, inner // divided, *kernels), {**keywords, "groups": divided}, "network")
+            Case(
+                name,
+                (1, inner, side, side),
+                (outer, inner // divided, *kernels),
+                {**keywords, "groups": divided},
+                "network",
+            )
         )
     wave, video = -(-16_000 // shrink), max(16 // shrink, 4)
     width = max(64 // shrink, 3)

@@ -53,13 +53,17 @@ def test_reflect_has_two_meanings() -> None:
 
 def test_conv_takes_reflect_as_torch_does() -> None:
     x, w = np.array([[1.0, 2.0, 3.0]]), np.array([[[1.0, 0.0, 0.0, 0.0, 0.0]]])
-    shown = {mode: gpuconv.conv1d(x, w, padding=((2, 2),), padding_mode=mode).tolist() for mode in ("reflect", "symmetric")}
+    shown = {
+        mode: gpuconv.conv1d(x, w, padding=((2, 2),), padding_mode=mode).tolist() for mode in ("reflect", "symmetric")
+    }
     assert shown == {"reflect": [[3.0, 2.0, 1.0]], "symmetric": [[2.0, 1.0, 1.0]]}
 
 
 @pytest.mark.parametrize("name", ["", "zero", "mirrored", "border_", None, 0, ("wrap",)])
 def test_unknown_names_are_refused(name: object) -> None:
-    with pytest.raises(gpuconv.UnsupportedError, match="padding_mode=.* is not a border mode; valid are .*'mirror'.*'wrap'"):
+    with pytest.raises(
+        gpuconv.UnsupportedError, match="padding_mode=.* is not a border mode; valid are .*'mirror'.*'wrap'"
+    ):
         canonical(name)  # type: ignore[arg-type]
     with pytest.raises(gpuconv.UnsupportedError, match="^mode="):
         canonical(name, argument="mode")  # type: ignore[arg-type]

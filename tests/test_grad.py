@@ -103,8 +103,12 @@ def test_complex_gradients_follow_torch(torch: Any) -> None:
     y = torch.nn.functional.conv2d(a, b, **keywords)
     dy = random_array(tuple(y.shape), "complex128", generator)
     y.backward(torch.from_numpy(dy))
-    np.testing.assert_allclose(gpuconv.grad.conv2d_input(x.shape, w, dy, **keywords), a.grad.numpy(), rtol=0, atol=1e-13)
-    np.testing.assert_allclose(gpuconv.grad.conv2d_weight(x, w.shape, dy, **keywords), b.grad.numpy(), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(
+        gpuconv.grad.conv2d_input(x.shape, w, dy, **keywords), a.grad.numpy(), rtol=0, atol=1e-13
+    )
+    np.testing.assert_allclose(
+        gpuconv.grad.conv2d_weight(x, w.shape, dy, **keywords), b.grad.numpy(), rtol=0, atol=1e-13
+    )
 
 
 def test_x_of_every_size_that_gives_the_same_output() -> None:

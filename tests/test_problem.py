@@ -109,9 +109,12 @@ def test_adjoint(case: Case) -> None:
     assert adjoint.x_shape == problem.y_shape
     assert adjoint.y_shape == problem.x_shape
     twice = adjoint.adjoint()
-    assert dataclasses.replace(
-        twice, padding=problem.padding, padding_mode=problem.padding_mode, padding_value=problem.padding_value
-    ) == problem
+    assert (
+        dataclasses.replace(
+            twice, padding=problem.padding, padding_mode=problem.padding_mode, padding_value=problem.padding_value
+        )
+        == problem
+    )
     assert [p for p, _ in twice.padding] == [p for p, _ in problem.padding]
     assert twice.output == problem.output
     # The end's padding comes back but for elements that no window reaches, which a stride leaves over.
@@ -124,7 +127,9 @@ def test_adjoint(case: Case) -> None:
     flipped = w.reshape(problem.groups, o, c, *problem.kernel).swapaxes(1, 2)
     flipped = np.flip(flipped, tuple(range(3, 3 + problem.rank))).reshape(adjoint.w_shape)
     terms = o * math.prod(problem.kernel)
-    assert_close(reference.forward(adjoint, y, flipped), reference.transposed(problem, y, w), tolerance("float64", terms))
+    assert_close(
+        reference.forward(adjoint, y, flipped), reference.transposed(problem, y, w), tolerance("float64", terms)
+    )
 
 
 @pytest.mark.parametrize("case", PROBLEMS, ids=str)
@@ -208,7 +213,9 @@ def test_words_of_padding(i: int, k: int, s: int, d: int) -> None:
 def test_output_padding(i: int, k: int, s: int, d: int, p: int, a: int) -> None:
     size = (i - 1) * s - 2 * p + d * (k - 1) + a + 1
     if a >= max(s, d):
-        with pytest.raises(ShapeError, match=f"output_padding={a} .* less than the larger of stride={s} and dilation={d}"):
+        with pytest.raises(
+            ShapeError, match=f"output_padding={a} .* less than the larger of stride={s} and dilation={d}"
+        ):
             backward(i, k, s, p, a, d)
     elif size < 1:
         with pytest.raises(ShapeError, match=f"leaves an output of size {size}"):

@@ -19,6 +19,7 @@ from support import (
     OPERATIONS,
     Engine,
     assert_close,
+    assert_same_specials,
     compute,
     engines,
     expected,
@@ -203,7 +204,9 @@ def test_awkward_outputs(case: Case, engine: Engine) -> None:
 
 @pytest.mark.parametrize("precision", dispatch.PRECISIONS)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_not_a_number_and_infinity_stay_in_their_receptive_fields(operation: str, precision: str, engine: Engine) -> None:
+def test_not_a_number_and_infinity_stay_in_their_receptive_fields(
+    operation: str, precision: str, engine: Engine
+) -> None:
     for case in (*EVERY_DTYPE, *AWKWARD):
         problem = case.problem()
         for dtype in ("float16", "bfloat16", "float32", "float64", "complex64"):
@@ -222,13 +225,3 @@ def test_not_a_number_and_infinity_stay_in_their_receptive_fields(operation: str
                 out = np.zeros(wanted.shape, to_numpy(dtype))
                 engine.write(call, a, b, out)
             assert_same_specials(out, wanted, f"{engine} {case} {dtype}")
-
-
-def assert_same_specials(actual: np.ndarray, wanted: np.ndarray, what: str) -> None:
-    """Assert that NaN and infinities stand in the same places; a complex product may turn one into the other."""
-    if actual.dtype.kind == "c":
-        np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(wanted), what)
-        return
-    actual, wanted = actual.astype(np.float64), wanted.astype(np.float64)
-    special = ~np.isfinite(wanted)
-    np.testing.assert_array_equal(np.where(np.isfinite(actual), 0, actual), np.where(special, wanted, 0), what)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Geometry", "geometry", "possible_forms"]
 
+_LARGE_TILE_CHANNELS = 32
+"""Channels below which the largest error of F(4x4) could pass that of a direct sum of the same length."""
 _RESTART = 64
 """Channels after which the sums of products start anew: the error then hardly grows with the channels."""
 _INPUT_BYTES = 1280 << 10
@@ -54,8 +56,10 @@ def possible_forms(problem: ConvProblem) -> tuple[int, ...]:
     if problem.rank > 2 or max(ry, rx) != 3 or min(ry, rx) not in (1, 3):
         return ()
     return tuple(
-        (1000 * m if ry > 1 else 1000) + 100 * ry + (10 * m if rx > 1 else 10) + rx for m in (4, 3, 2)
-    )  # fmt: skip
+        (1000 * m if ry > 1 else 1000) + 100 * ry + (10 * m if rx > 1 else 10) + rx
+        for m in (4, 3, 2)
+        if m < 4 or min(ry, rx) == 1 or problem.in_channels // problem.groups >= _LARGE_TILE_CHANNELS
+    )
 
 
 def _tiles(outputs: int, dilation: int, m: int) -> int:
