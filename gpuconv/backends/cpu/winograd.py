@@ -13,7 +13,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import threads
 from gpuconv.backends.cpu.winograd_geometry import geometry, possible_forms
-from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel
+from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel, products
 
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
@@ -119,6 +119,7 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
         0 if sums_bias is None else _address(sums_bias), _address(fill),
         0 if packed is None else -(-_address(packed) // 64) * 64, v,
     )  # fmt: skip
+    words[_STAGE + 1] = products()
     code = kernel(g.form)
     if g.split:
         words[_STAGE] = INPUTS

@@ -52,14 +52,13 @@ class Geometry(NamedTuple):
 
 def possible_forms(problem: ConvProblem) -> tuple[int, ...]:
     """Return the forms that compute a correlation; empty where none does."""
-    ry, rx = problem.kernel if problem.rank == 2 else (1, problem.kernel[0])
-    if problem.rank > 2 or max(ry, rx) != 3 or min(ry, rx) not in (1, 3):
+    kernel = (1, *problem.kernel)[-2:]
+    if problem.rank > 2 or kernel not in ((1, 3), (3, 1), (3, 3)):
         return ()
-    return tuple(
-        (1000 * m if ry > 1 else 1000) + 100 * ry + (10 * m if rx > 1 else 10) + rx
-        for m in (4, 3, 2)
-        if m < 4 or min(ry, rx) == 1 or problem.in_channels // problem.groups >= _LARGE_TILE_CHANNELS
-    )
+    if kernel != (3, 3):
+        return (1143 if kernel == (1, 3) else 4311,)
+    is_long = problem.in_channels // problem.groups >= _LARGE_TILE_CHANNELS
+    return (4343, 3333, 2323) if is_long else (3333, 2323)
 
 
 def _tiles(outputs: int, dilation: int, m: int) -> int:

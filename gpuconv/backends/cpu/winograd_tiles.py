@@ -32,6 +32,7 @@ from gpuconv.transforms import Matrix, Winograd, winograd
 __all__ = [
     "LANES",
     "VECTOR",
+    "call_products",
     "copy_pixels",
     "fill_pixels",
     "forms",
@@ -396,18 +397,23 @@ def input_rows(
 
 
 @intrinsic(prefer_literal=True)
-def transform_weights(typingctx: Any, to: Any, to_step: Any, source: Any, count: Any, to_next: Any, form: Any) -> Any:
-    """Transform the weights of `count` input channels; a channel's taps are neighbouring pixels."""
+def transform_weights(
+    typingctx: Any, to: Any, to_step: Any, source: Any, step: Any, count: Any, to_next: Any, form: Any
+) -> Any:
+    """Transform the weights of `count` input channels; a channel's taps are neighbouring pixels.
+
+    `source` is the first tap, and `step` the way to the next: VECTOR, or -VECTOR.
+    """
     down, across = forms(form.literal_value)
     taps = len(down.weights[0]), len(across.weights[0])
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_step, source, count, to_next = args[:5]
+        to, to_step, source, step, count, to_next = args[:6]
         with cgutils.for_range(builder, count) as loop:
             start = builder.add(source, builder.mul(loop.index, constant(taps[0] * taps[1] * VECTOR)))
             goal = builder.add(to, builder.mul(loop.index, to_next))
             grid = [
-                [_load(builder, builder.add(start, constant((i * taps[1] + j) * VECTOR))) for j in range(taps[1])]
+                [_load(builder, _plus(builder, start, step, i * taps[1] + j)) for j in range(taps[1])]
                 for i in range(taps[0])
             ]
             columns = [_by_rows(builder, down.weights, [row[j] for row in grid]) for j in range(taps[1])]
@@ -417,7 +423,7 @@ def transform_weights(typingctx: Any, to: Any, to_step: Any, source: Any, count:
                     _store(builder, value, _plus(builder, goal, to_step, i * len(values) + j))
         return context.get_dummy_value()
 
-    return types.void(*[_I64] * 5, form), codegen
+    return types.void(*[_I64] * 6, form), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -525,3 +531,18 @@ def multiply(
         return context.get_dummy_value()
 
     return types.void(*[_I64] * 9), codegen
+
+
+@intrinsic
+def call_products(
+    typingctx: Any, function: Any, tiles: Any, to: Any, v: Any, u: Any, groups: Any, is_first: Any, ahead: Any, lines: Any,
+    ahead_v: Any,
+) -> Any:
+    """Call `multiply` at an address: it is the same for every form, and takes longest to compile."""  # fmt: skip
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[_I64] * 10), codegen
