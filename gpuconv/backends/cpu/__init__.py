@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 __all__ = ["ALGORITHMS", "Device", "device", "unavailable"]
 
-ALGORITHMS = ("direct", "stencil")
+ALGORITHMS = ("direct", "stencil", "separable")
 
 
 class Device(NamedTuple):

@@ -18,7 +18,7 @@ from gpuconv.backends.cpu.simd import load, store
 from gpuconv.backends.cpu.stencil_tiles import stencil
 from gpuconv.boundary import source_index
 
-__all__ = ["CALL", "correlation", "pack_row"]
+__all__ = ["CALL", "correlation", "pack_row", "source_place"]
 
 CALL = np.dtype(
     [
@@ -44,7 +44,7 @@ CALL = np.dtype(
 """One call; what belongs to the caller's arrays comes first."""
 
 _KERNEL = types.void(types.CPointer(from_dtype(CALL)), types.int64, types.int64)
-_source_index = njit(source_index, error_model="numpy")
+source_place = njit(source_index, error_model="numpy")
 
 
 @njit(error_model="numpy")
@@ -65,7 +65,7 @@ def pack_row(to, start, first, count, pitch, advance, size_x, step, mode, is_out
         fill_places(to, inner, fill, accumulator)
     else:
         for i in range(inner):
-            at = _source_index(mode, first + advance * i, size_x)
+            at = source_place(mode, first + advance * i, size_x)
             store(to + i * size, load(start + at * step, source, accumulator), accumulator, accumulator)
     copy_places(
         to + inner * size, start + (first + advance * inner) * step, outer - inner, advance * step, source, accumulator
@@ -74,7 +74,7 @@ def pack_row(to, start, first, count, pitch, advance, size_x, step, mode, is_out
         fill_places(to + outer * size, pitch - outer, fill, accumulator)
     else:
         for i in range(outer, count):
-            at = _source_index(mode, first + advance * i, size_x)
+            at = source_place(mode, first + advance * i, size_x)
             store(to + i * size, load(start + at * step, source, accumulator), accumulator, accumulator)
         fill_places(to + count * size, pitch - count, fill, accumulator)
 
@@ -85,11 +85,11 @@ def _pack_rows(p, x, to, plane, row, rows, qz, qy, qx, nx, source, accumulator, 
     size_z, size_y, size_x = p.high_z - p.low_z, p.high_y - p.low_y, p.high_x - p.low_x
     fill = load(p.fill, accumulator, accumulator)
     count = nx + p.reach_x
-    iz = _source_index(p.mode, p.advance_z * qz + p.offset_z - p.low_z + plane, size_z)
+    iz = source_place(p.mode, p.advance_z * qz + p.offset_z - p.low_z + plane, size_z)
     start_z = x + (iz + p.low_z) * p.xz + p.low_x * p.xx
     first = p.advance_x * qx + p.offset_x - p.low_x
     for j in range(row, rows):
-        iy = _source_index(p.mode, p.advance_y * qy + p.offset_y - p.low_y + j, size_y)
+        iy = source_place(p.mode, p.advance_y * qy + p.offset_y - p.low_y + j, size_y)
         start = start_z + (iy + p.low_y) * p.xy
         place = to + plane * p.plane + j * p.row_bytes
         for residue in range(p.residues):
