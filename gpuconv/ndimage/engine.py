@@ -303,7 +303,8 @@ def store(output: Array, values: Array) -> None:
 
 def run_passes(x: Array, passes: Sequence[Pass], cval: Any, output: Array) -> Array:
     """Run 1-d correlations one after the other; each result has the output's dtype, as in SciPy."""
-    pair = _pair(x, passes, output)
+    # Around a constant other than 0 the second pass of SciPy's meets that constant, not what the first makes of it.
+    pair = () if cval != 0 and any(step.mode == "zeros" for step in passes) else _pair(x, passes, output)
     single = [step for step in passes if all(step is not other for other in pair)] if pair else list(passes)
     x = _run_each(x, single, cval, np.empty_like(output) if pair and single else output)
     if pair and not _run_pair(x, pair, cval, output):

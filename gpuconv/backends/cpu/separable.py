@@ -14,6 +14,8 @@ import numpy as np
 from gpuconv.backends.cpu import separable_kernels as kernels
 from gpuconv.backends.cpu import simd, threads
 from gpuconv.backends.cpu.simd import CODES
+from gpuconv.backends.cpu.stencil_kernels import row_packing
+from gpuconv.backends.cpu.stencil_tiles import block
 from gpuconv.boundary import MODES
 from gpuconv.dispatch import Factors
 from gpuconv.tuning import CPU_COSTS
@@ -128,7 +130,7 @@ def run(
     call: Call, x: Array, w: Factors, y: Array, bias: Array | None = None, packed: tuple[Array, Array] | None = None
 ) -> None:
     """Write the filtered x into y; see `gpuconv.dispatch`."""
-    if y.strides[-1] != y.itemsize:
+    if y.strides[-1] != y.itemsize and y.size:
         dense = np.empty(y.shape, y.dtype)
         run(call, x, w, dense, bias, packed)
         y[...] = dense
@@ -140,8 +142,10 @@ def run(
     first, size = _address(numbers), numbers.itemsize
     words = g.words.copy()
     xn, yn = (x.strides[0], y.strides[0]) if call.problem.batched else (0, 0)
-    words[:14] = (
+    code = CODES[call.dtype]
+    words[:19] = (
         _address(x), xn, *x.strides[-2:], _address(y), yn, y.strides[-2], _address(parts), _address(across),
         _address(parts) + 32, _address(down), first, first + size, 0 if w.divisor == 1.0 else first + 2 * size,
+        row_packing(code, code), block(8, code), block(4, code), block(1, code), size,
     )  # fmt: skip
-    threads.run(kernels.passes(CODES[call.dtype]), words, g.tasks, g.scratch_bytes, g.slice_tasks)
+    threads.run(kernels.passes(), words, g.tasks, g.scratch_bytes, g.slice_tasks)

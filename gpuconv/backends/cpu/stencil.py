@@ -16,6 +16,7 @@ from gpuconv.backends.cpu import stencil_kernels as kernels
 from gpuconv.backends.cpu import threads
 from gpuconv.backends.cpu.simd import CODES
 from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
+from gpuconv.backends.cpu.stencil_tiles import block
 from gpuconv.dispatch import Factors
 from gpuconv.dtypes import name_of
 from gpuconv.tuning import CPU_COSTS
@@ -114,7 +115,7 @@ class _Correlation:
     def run(self, x: Array, y: Array, bias: Array | None, packed: Array, divisor: float = 1.0) -> None:
         """Write the correlation of x into y."""
         p, g = self.problem, self.geometry
-        if y.strides[-1 if p.layout == "channels_first" else -2] != y.itemsize:
+        if y.strides[-1 if p.layout == "channels_first" else -2] != y.itemsize and y.size:
             dense = np.empty(y.shape, y.dtype)
             self.run(x, dense, bias, packed, divisor)
             y[...] = dense
@@ -122,13 +123,14 @@ class _Correlation:
         words = g.words.copy()
         by = np.array([divisor, 1 / divisor], self.dtype)
         start = np.zeros(1, self.dtype) if bias is None else np.ascontiguousarray(bias, self.dtype)
-        words[:15] = (
+        source, sums, result = CODES[name_of(x.dtype)], CODES[self.dtype.name], CODES[name_of(y.dtype)]
+        words[:22] = (
             *self._operand(x), *self._operand(y)[:-1], _address(packed), _address(start), _address(self.fill),
-            0 if divisor == 1.0 else _address(by),
+            0 if divisor == 1.0 else _address(by), kernels.row_packing(source, sums), block(8, sums), block(4, sums),
+            block(1, sums), 0 if sums == result else kernels.row_writing(sums, result), self.dtype.itemsize, y.itemsize,
         )  # fmt: skip
         words[_BIAS_STEP] = 0 if bias is None else start.itemsize
-        kernel = kernels.correlation(CODES[name_of(x.dtype)], CODES[self.dtype.name], CODES[name_of(y.dtype)])
-        threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks)
+        threads.run(kernels.correlation(), words, g.tasks, g.scratch_bytes, g.slice_tasks)
 
     def _operand(self, array: Array) -> list[int]:
         """Return an array's address and the bytes between neighbours (batch, channel, z, y, x)."""
