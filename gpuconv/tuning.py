@@ -54,6 +54,11 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         256: Cost(15e-6, 75e9, 20e9),
         128: Cost(15e-6, 20e9, 10e9),
     },
+    "separable": {
+        512: Cost(10e-6, 130e9, 12e9),
+        256: Cost(10e-6, 60e9, 12e9),
+        128: Cost(10e-6, 24e9, 10e9),
+    },
 }
 
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.simd import BYTES, broadcast, constant, lanes_of, load_vector, store_vector
+from gpuconv.backends.cpu.simd import (
+    BYTES,
+    broadcast,
+    constant,
+    counted,
+    lanes_of,
+    load_vector,
+    store_part,
+    store_vector,
+)
 
-__all__ = ["copy_places", "fill_places"]
+__all__ = ["copy_places", "fill_places", "write_places"]
 
 
 @intrinsic(prefer_literal=True)
@@ -23,8 +32,8 @@ def fill_places(typingctx: Any, to: Any, count: Any, value: Any, accumulator: An
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, count, value = args[:3]
         vector = broadcast(builder, value, n)
-        with cgutils.for_range(builder, builder.sdiv(builder.add(count, constant(n - 1)), constant(n))) as loop:
-            store_vector(builder, vector, builder.add(to, builder.mul(loop.index, constant(n * BYTES[a]))), a)
+        with counted(builder, builder.sdiv(builder.add(count, constant(n - 1)), constant(n))) as index:
+            store_vector(builder, vector, builder.add(to, builder.mul(index, constant(n * BYTES[a]))), a)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, simd.number(a), accumulator), codegen
@@ -56,8 +65,8 @@ def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, so
         dense, second = constant(BYTES[s]), constant(2 * BYTES[s])
         end = builder.append_basic_block("copied")
         with builder.if_then(builder.icmp_signed("==", step, dense), likely=True):
-            with cgutils.for_range(builder, full) as loop:
-                i = builder.mul(loop.index, constant(n))
+            with counted(builder, full) as index:
+                i = builder.mul(index, constant(n))
                 at = builder.add(address, builder.mul(i, dense))
                 put(i, load_vector(builder, at, s, n))
             with builder.if_then(builder.icmp_signed(">", left, constant(0))):
@@ -65,8 +74,8 @@ def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, so
             builder.branch(end)
         with builder.if_then(builder.icmp_signed("==", step, second)):
             # Of 2 * count elements the last is nobody's.
-            with cgutils.for_range(builder, full) as loop:
-                i = builder.mul(loop.index, constant(n))
+            with counted(builder, full) as index:
+                i = builder.mul(index, constant(n))
                 at = builder.add(address, builder.mul(i, second))
                 high = some(builder.add(at, constant(n * BYTES[s])), constant(n - 1))
                 put(i, pairs(load_vector(builder, at, s, n), high))
@@ -76,9 +85,9 @@ def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, so
                 high = some(builder.add(at, constant(n * BYTES[s])), builder.sub(wanted, constant(n)))
                 put(done, pairs(some(at, wanted), high))
             builder.branch(end)
-        with cgutils.for_range(builder, count) as loop:
-            value = load_vector(builder, builder.add(address, builder.mul(loop.index, step)), s, 1)
-            place = builder.add(to, builder.mul(loop.index, constant(BYTES[a])))
+        with counted(builder, count) as index:
+            value = load_vector(builder, builder.add(address, builder.mul(index, step)), s, 1)
+            place = builder.add(to, builder.mul(index, constant(BYTES[a])))
             store_vector(builder, simd.widen(builder, value, s, a, 1), place, a)
         builder.branch(end)
         builder.position_at_end(end)
@@ -86,3 +95,27 @@ def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, so
 
     i64 = types.int64
     return types.void(i64, i64, i64, i64, source, accumulator), codegen
+
+
+@intrinsic(prefer_literal=True)
+def write_places(typingctx: Any, to: Any, address: Any, count: Any, accumulator: Any, target: Any) -> Any:
+    """Convert `count` consecutive sums into elements of another type; no more is written."""
+    a, t = accumulator.literal_value, target.literal_value
+    n = lanes_of(a)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, address, count = args[:3]
+        full = builder.sdiv(count, constant(n))
+
+        def value(first: Any) -> tuple[Any, Any]:
+            loaded = load_vector(builder, builder.add(address, builder.mul(first, constant(BYTES[a]))), a, n)
+            return simd.narrow(builder, loaded, a, t, n), builder.add(to, builder.mul(first, constant(BYTES[t])))
+
+        with counted(builder, full) as index:
+            store_vector(builder, *value(builder.mul(index, constant(n))), t)
+        done = builder.mul(full, constant(n))
+        store_part(builder, *value(done), t, builder.sub(count, done))
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(i64, i64, i64, accumulator, target), codegen

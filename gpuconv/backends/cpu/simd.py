@@ -9,9 +9,11 @@ Half precision is converted by integer arithmetic on the bits: exact, and the sa
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -22,8 +24,10 @@ __all__ = [
     "BYTES",
     "CODES",
     "broadcast",
+    "call",
     "constant",
     "copy_run",
+    "counted",
     "cpu_name",
     "element_type",
     "fill_run",
@@ -358,6 +362,50 @@ def zero(typingctx: Any, accumulator: Any) -> Any:
         return ir.Constant(element_type(a), 0)
 
     return number(a)(accumulator), codegen
+
+
+# Calls
+
+
+@intrinsic
+def call(typingctx: Any, function: Any, arguments: Any) -> Any:
+    """Call the compiled function at an address with a tuple of int64; it returns nothing.
+
+    What is called by its address is compiled once, and not again into every kernel that calls it.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values = cgutils.unpack_tuple(builder, args[1])
+        type_ = ir.FunctionType(ir.VoidType(), [_I64] * len(values))
+        builder.call(builder.inttoptr(args[0], type_.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, arguments), codegen
+
+
+@contextlib.contextmanager
+def counted(builder: Any, count: Any) -> Iterator[Any]:
+    """Emit a loop of `count` turns that is not unrolled, and yield its index: kernels unroll by hand what gains by it."""
+    entry = builder.basic_block
+    body, end = builder.append_basic_block("turn"), builder.append_basic_block("turned")
+    builder.cbranch(builder.icmp_signed(">", count, constant(0)), body, end)
+    builder.position_at_end(body)
+    index = builder.phi(_I64)
+    index.add_incoming(constant(0), entry)
+    yield index
+    following = builder.add(index, constant(1))
+    index.add_incoming(following, builder.basic_block)
+    branch = builder.cbranch(builder.icmp_signed("<", following, count), body, end)
+    branch.set_metadata("llvm.loop", _never_unrolled(builder.module))
+    builder.position_at_end(end)
+
+
+def _never_unrolled(module: Any) -> Any:
+    """Return a loop's identity, which LLVM tells by its naming itself, with the wish not to be unrolled."""
+    wish = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    identity = module.add_metadata([wish, ir.Constant(_I64, len(module.metadata))])
+    identity.operands = (identity, wish)
+    return identity
 
 
 # Runs of elements
