@@ -25,6 +25,10 @@ _NEAR_CACHE = 32 << 10
 """Bytes of a first-level cache that a strip or chunk may fill."""
 _FAR_CACHE = 1 << 20
 """Bytes of a core's second-level cache that a tile may fill before its passes slow down."""
+_SLOWER = ((4 << 20, 2.2), (3 << 19, 1.6), (3 << 18, 1.3), (1 << 18, 1.15), (1 << 15, 1.07))
+"""Sizes of a tile in bytes, and how much slower its passes are beyond them."""
+_ROW = 40e-9
+"""Seconds that a row of a tile takes to be read or written, besides."""
 _LARGEST = 1 << 22
 """Elements of a tile at most."""
 
@@ -59,7 +63,8 @@ def three(values: tuple[int, ...], missing: int) -> tuple[int, int, int]:
 @functools.cache
 def _lengths(least: int) -> tuple[int, ...]:
     """Return the lengths of transforms, all multiples of `least`."""
-    return tuple(sorted(f * least << e for e in range(23) for f in (1, 3) if f * least << e <= _LARGEST))
+    powers = (least << e for e in range(23))
+    return tuple(sorted(n for p in powers for n in (p, 3 * p) if n != 3 and n <= _LARGEST))
 
 
 def _candidates(kernel: int, outputs: int, least: int) -> list[int]:
@@ -103,11 +108,13 @@ def tile_size(problem: ConvProblem, code: int, is_complex: bool, threads: int, p
         depth = math.log2(max(points, 2))
         transform = points * (depth + 6) * point
         size = points * number_size
-        if size > _FAR_CACHE:
-            transform *= 1.6 if size <= 4 * _FAR_CACHE else 2.2
-        task = (channels + outputs) * transform + channels * outputs * points * 1.5 * point + fixed * (channels + outputs)
-        if points * number_size * channels > _FAR_CACHE:
-            task += channels * outputs * points * 4 * point
+        transform *= next((factor for bytes_, factor in _SLOWER if size > bytes_), 1.0)
+        rows = sizes[0] * sizes[1] * (1 if is_complex else 2)
+        task = (channels + outputs) * (transform + fixed + rows * _ROW)
+        if channels * outputs > 1:
+            # Spectra of weights that no cache holds come from memory once a tile.
+            near = max(channels, channels * outputs * problem.groups) * size <= _FAR_CACHE
+            task += channels * outputs * points * point * (2.5 if near else 12.0)
         weights = problem.groups * channels * outputs * (transform + fixed)
         waves = -(-tasks // threads) if tasks < 4 * threads else tasks / threads
         seconds = waves * task + weights / min(threads, problem.groups * channels * outputs)

@@ -13,11 +13,11 @@ import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.fft_tiles import accumulate_product, are_finite, lane_transform, transform_pass
+from gpuconv.backends.cpu.fft_tiles import accumulate_product, are_finite, call_kernel, lane_transform, transform_pass
 from gpuconv.backends.cpu.simd import copy_run, fill_run, load, read, store, write_run, zero
 from gpuconv.boundary import source_index
 
-__all__ = ["CALL", "STAGE_WORDS", "tiles", "weights"]
+__all__ = ["CALL", "STAGE_WORDS", "tiles", "transform", "weights"]
 
 STAGE_WORDS = 6
 """int64s of a pass: radix, twiddles (0: none), blocks, bytes of a block, bytes between legs, places in a leg."""
@@ -39,7 +39,9 @@ CALL = np.dtype(
             "stages_z count_z stages_y count_y outer outer_count inner inner_count chunk "
             "lanes_table strip_z strip_y rows_x group "
             # bytes of the weights' taps, whether they are conjugated, and their size
-            "wg wo wc wz wy wx w_half conjugate taps_z taps_y taps_x"
+            "wg wo wc wz wy wx w_half conjugate taps_z taps_y taps_x "
+            # the address of this record, and of the kernel that transforms a tile
+            "self transform"
         ).split()
     ]
 )
@@ -62,16 +64,12 @@ def _forward(table, number, re, im, inner, inner_bytes, step, code):  # type: ig
                 transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 8, 1, 0, code)
             elif radix == 4:
                 transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 4, 1, 0, code)
-            elif radix == 3:
-                transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 3, 1, 0, code)
             else:
-                transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 2, 1, 0, code)
+                transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 3, 1, 0, code)
         elif radix == 8:
             transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 8, 0, 0, code)
         elif radix == 4:
             transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 4, 0, 0, code)
-        elif radix == 3:
-            transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 3, 0, 0, code)
         else:
             transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 2, 0, 0, code)
 
@@ -88,16 +86,12 @@ def _backward(table, number, re, im, inner, inner_bytes, step, code):  # type: i
                 transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 8, 1, 1, code)
             elif radix == 4:
                 transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 4, 1, 1, code)
-            elif radix == 3:
-                transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 3, 1, 1, code)
             else:
-                transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 2, 1, 1, code)
+                transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 3, 1, 1, code)
         elif radix == 8:
             transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 8, 0, 1, code)
         elif radix == 4:
             transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 4, 0, 1, code)
-        elif radix == 3:
-            transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 3, 0, 1, code)
         else:
             transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 2, 0, 1, code)
 
@@ -153,14 +147,30 @@ def _rows(p, re, im, w, vector, kind, code):  # type: ignore[no-untyped-def]
             _backward(p.outer, p.outer_count, re + at, im + at, here, p.pitch, vector, code)
 
 
-@njit
-def _transform(p, at, w, vector, kind, code):  # type: ignore[no-untyped-def]
-    re, im = at, at + p.plane
-    if kind < 2:
-        _columns(p, re, im, vector, 0, code)
-    _rows(p, re, im, w, vector, kind, code)
-    if kind > 0:
-        _columns(p, re, im, vector, 1, code)
+@functools.cache
+def transform(code: int) -> int:
+    """Return the address of the kernel that transforms a tile, compiled once for all types of arrays.
+
+    It takes the place of the tile and, third, 0 to transform forward, -1 to transform back, or the address of the
+    spectrum to multiply with between the two.
+    """
+    return int(_make_transform(code, simd.BYTES[code] * simd.lanes_of(code), simd.source_version()).address)
+
+
+def _make_transform(code: int, vector: int, version: int) -> Any:
+    @cfunc(_KERNEL, cache=True, error_model="numpy")
+    def transform_tile(pointer, at, w):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+        if version == 0:
+            return
+        p = carray(pointer, 1)[0]
+        re, im = at, at + p.plane
+        if w != -1:
+            _columns(p, re, im, vector, 0, code)
+        _rows(p, re, im, w, vector, 0 if w == 0 else 2 if w == -1 else 1, code)
+        if w != 0:
+            _columns(p, re, im, vector, 1, code)
+
+    return transform_tile
 
 
 @njit(error_model="numpy")
@@ -261,11 +271,11 @@ def _tiles(source: int, accumulator: int, target: int, size: int, lanes: int, ve
         one = p.channels == 1 and p.outputs == 1
         sums = scratch
         if one:
-            _transform(p, scratch, weights, vector, 1, accumulator)
+            call_kernel(p.transform, p.self, scratch, weights)
         else:
             sums = scratch + p.channels * tile_bytes
             for channel in range(p.channels):
-                _transform(p, scratch + channel * tile_bytes, 0, vector, 0, accumulator)
+                call_kernel(p.transform, p.self, scratch + channel * tile_bytes, 0)
         for output in range(p.outputs):
             if not one:
                 for channel in range(p.channels):
@@ -273,7 +283,7 @@ def _tiles(source: int, accumulator: int, target: int, size: int, lanes: int, ve
                         sums, scratch + channel * tile_bytes, weights + (output * p.channels + channel) * tile_bytes,
                         p.plane, p.size_z * p.size_y * p.pitch // vector, channel == 0, accumulator,
                     )  # fmt: skip
-                _transform(p, sums, 0, vector, 2, accumulator)
+                call_kernel(p.transform, p.self, sums, -1)
             index = group * p.outputs + output
             for part in range(2):
                 item = pair if p.is_complex else 2 * pair + part
@@ -296,13 +306,10 @@ def _tiles(source: int, accumulator: int, target: int, size: int, lanes: int, ve
 @functools.cache
 def weights(source: int, accumulator: int) -> int:
     """Return the address of the kernel that transforms weights; a task is one pair of channels."""
-    lanes = simd.lanes_of(accumulator)
-    return int(_weights(source, accumulator, simd.BYTES[accumulator], lanes, simd.source_version()).address)
+    return int(_weights(source, accumulator, simd.BYTES[accumulator], simd.source_version()).address)
 
 
-def _weights(source: int, accumulator: int, size: int, lanes: int, version: int) -> Any:
-    vector = lanes * size
-
+def _weights(source: int, accumulator: int, size: int, version: int) -> Any:
     @cfunc(_KERNEL, cache=True, error_model="numpy")
     def transform_weights(pointer, task, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
@@ -329,6 +336,6 @@ def _weights(source: int, accumulator: int, size: int, lanes: int, version: int)
                     for i in range(p.taps_x):
                         value = load(source_row + i * p.wx, source, accumulator)
                         store(row + (p.size_x - i) % p.size_x * size, value * sign, accumulator, accumulator)
-        _transform(p, to, 0, vector, 0, accumulator)
+        call_kernel(p.transform, p.self, to, 0)
 
     return transform_weights

@@ -28,7 +28,7 @@ from gpuconv.backends.cpu.simd import (
     store_vector,
 )
 
-__all__ = ["accumulate_product", "are_finite", "group_of", "lane_transform", "largest_radix", "transform_pass"]
+__all__ = ["accumulate_product", "are_finite", "call_kernel", "group_of", "lane_transform", "largest_radix", "transform_pass"]
 
 
 def largest_radix() -> int:
@@ -364,3 +364,17 @@ def are_finite(typingctx: Any, address: Any, vectors: Any, code: Any) -> Any:
         return builder.zext(full, ir.IntType(64))
 
     return types.int64(types.int64, types.int64, code), codegen
+
+
+@intrinsic
+def call_kernel(typingctx: Any, kernel: Any, first: Any, second: Any, third: Any) -> Any:
+    """Call the kernel at an address, which takes three int64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i64 = ir.IntType(64)
+        function = builder.inttoptr(args[0], ir.FunctionType(ir.VoidType(), [i64] * 3).as_pointer())
+        builder.call(function, args[1:])
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(i64, i64, i64, i64), codegen
