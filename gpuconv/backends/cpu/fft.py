@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import direct, threads
 from gpuconv.backends.cpu import fft_kernels as kernels
-from gpuconv.backends.cpu.fft_geometry import CALL, Geometry, TileSize, empty_aligned, geometry, three, tile_size
+from gpuconv.backends.cpu.fft_geometry import Geometry, TileSize, empty_aligned, geometry, three, tile_size
 from gpuconv.backends.cpu.simd import BYTES, CODES
 from gpuconv.boundary import source_index
 from gpuconv.dtypes import name_of
@@ -33,7 +33,7 @@ __all__ = ["cost", "pack", "run", "supports"]
 _MOST_MEMORY = 256 << 20
 """Bytes of transformed weights, and of a thread's tiles, at most."""
 _FEWEST = 24
-_WORDS = {name: i for i, name in enumerate(CALL.names or ())}
+_WORDS = {name: i for i, name in enumerate(kernels.CALL.names or ())}
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -52,8 +52,8 @@ def supports(call: Call, device: Device) -> str | None:
     problem = _forward(call)
     if not call.flops or problem.in_channels // problem.groups * math.prod(problem.kernel) < _FEWEST:
         return f"sums of fewer than {_FEWEST} products are sooner, and more exactly, direct"
-    size = _tile(call, device.threads)
-    if not math.isfinite(size.seconds):
+    size = _tile(call)
+    if not math.isfinite(size.task_seconds):
         return "the kernel is too large for one transform"
     channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     tile = math.prod(size.sizes) * 2 * BYTES[_code(call)]
@@ -65,7 +65,7 @@ def supports(call: Call, device: Device) -> str | None:
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
     constants = CPU_COSTS["fft"][device.vector_bits]
-    return constants.overhead + _tile(call, device.threads).seconds + call.bytes / constants.bandwidth
+    return constants.overhead + _tile(call).seconds(device.threads) + call.bytes / constants.bandwidth
 
 
 def pack(call: Call, w: Array) -> Array:
@@ -95,12 +95,12 @@ def _forward(call: Call) -> ConvProblem:
     return call.problem if call.operation == "forward" else call.problem.adjoint()
 
 
-def _tile(call: Call, number: int) -> TileSize:
+def _tile(call: Call) -> TileSize:
     from gpuconv.backends.cpu import device
 
     constants = CPU_COSTS["fft"][device().vector_bits]
     wide = BYTES[_code(call)] / 4
-    return tile_size(_forward(call), _code(call), call.is_complex, number, wide / constants.flops, 0.3e-6)
+    return tile_size(_forward(call), _code(call), call.is_complex, wide / constants.flops, 0.3e-6)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -113,7 +113,7 @@ class _Plan:
 
     def __init__(self, call: Call) -> None:
         self.call, self.problem, self.code = call, _forward(call), _code(call)
-        self.tile = _tile(call, threads.count())
+        self.tile = _tile(call)
         self.geometry: Geometry = geometry(self.problem, self.code, call.is_complex, self.tile)
         self.dtype = np.dtype(call.accumulator)
         self.transform = kernels.transform(self.code)
@@ -141,7 +141,8 @@ class _Plan:
             ("x", _address(turned)), ("w", _address(spectrum)), ("fill", _address(self.scale)),
             ("wg", outputs * (self.problem.out_channels // self.problem.groups)), ("wo", outputs), ("wc", channels),
             ("wz", strides[0]), ("wy", strides[1]), ("wx", strides[2]), ("w_half", w.itemsize // 2),
-            ("conjugate", self.call.operation == "input_gradient"), ("self", _address(words)), ("transform", self.transform),
+            ("conjugate", self.call.operation == "input_gradient"), ("self", _address(words)),
+            ("transform", self.transform),
         ):  # fmt: skip
             words[_WORDS[name]] = value
         kernel = kernels.weights(CODES[_real(self.call.dtype)], self.code)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Geometry", "TileSize", "geometry", "tile_size"]
+__all__ = ["Geometry", "TileSize", "empty_aligned", "geometry", "three", "tile_size", "tiles_of"]
 
 _NEAR_CACHE = 32 << 10
 """Bytes of a first-level cache that a strip or chunk may fill."""
@@ -34,11 +34,20 @@ _LARGEST = 1 << 22
 
 
 class TileSize(NamedTuple):
-    """Sizes of a tile along z, y, x, and the time that the call takes with it."""
+    """Sizes of a tile along z, y, x, tiles along them, and what a call takes with them."""
 
     sizes: tuple[int, int, int]
     tiles: tuple[int, int, int]
-    seconds: float
+    tasks: int = 1
+    task_seconds: float = math.inf
+    weight_tasks: int = 1
+    weight_seconds: float = 0.0
+    """Of a task."""
+
+    def seconds(self, threads: int) -> float:
+        """Return the time of the call."""
+        waves = -(-self.tasks // threads) if self.tasks < 4 * threads else self.tasks / threads
+        return waves * self.task_seconds + -(-self.weight_tasks // threads) * self.weight_seconds
 
 
 class Geometry(NamedTuple):
@@ -82,8 +91,8 @@ def _candidates(kernel: int, outputs: int, least: int) -> list[int]:
 
 
 @functools.lru_cache(maxsize=4096)
-def tile_size(problem: ConvProblem, code: int, is_complex: bool, threads: int, point: float, fixed: float) -> TileSize:
-    """Return the cheapest tile.
+def tile_size(problem: ConvProblem, code: int, is_complex: bool, point: float, fixed: float) -> TileSize:
+    """Return the cheapest tile for two threads, whatever their number: rounding follows the tiles.
 
     Parameters
     ----------
@@ -96,13 +105,15 @@ def tile_size(problem: ConvProblem, code: int, is_complex: bool, threads: int, p
     channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     least = simd.lanes_of(code) * group_of(code)
     number_size = 2 * simd.BYTES[code]
-    choices = [_candidates(k, o, least if axis == 2 else 1) for axis, (k, o) in enumerate(zip(kernel, out, strict=True))]
-    best = None
-    for sizes in itertools.product(*choices):
+    choices = [
+        _candidates(k, o, least if axis == 2 else 1) for axis, (k, o) in enumerate(zip(kernel, out, strict=True))
+    ]
+    best, least_seconds = TileSize((1, 1, 1), (1, 1, 1)), math.inf
+    for sizes in itertools.product(choices[0], choices[1], choices[2]):
         points = math.prod(sizes)
         if points > _LARGEST:
             continue
-        tiles = tuple(-(-o // (n - k + 1)) for o, n, k in zip(out, sizes, kernel, strict=True))
+        tiles = tiles_of(problem, sizes)
         items = problem.batch * math.prod(tiles)
         tasks = (items if is_complex else -(-items // 2)) * problem.groups
         depth = math.log2(max(points, 2))
@@ -115,12 +126,24 @@ def tile_size(problem: ConvProblem, code: int, is_complex: bool, threads: int, p
             # Spectra of weights that no cache holds come from memory once a tile.
             near = max(channels, channels * outputs * problem.groups) * size <= _FAR_CACHE
             task += channels * outputs * points * point * (2.5 if near else 12.0)
-        weights = problem.groups * channels * outputs * (transform + fixed)
-        waves = -(-tasks // threads) if tasks < 4 * threads else tasks / threads
-        seconds = waves * task + weights / min(threads, problem.groups * channels * outputs)
-        if best is None or seconds < best.seconds:
-            best = TileSize(sizes, tiles, seconds)  # type: ignore[arg-type]
-    return best or TileSize((1, 1, 1), (1, 1, 1), math.inf)
+        found = TileSize(
+            sizes,
+            tiles,
+            tasks,
+            task,
+            problem.groups * channels * outputs,
+            transform / 2 + fixed,
+        )
+        if found.seconds(2) < least_seconds:
+            best, least_seconds = found, found.seconds(2)
+    return best
+
+
+def tiles_of(problem: ConvProblem, sizes: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return the tiles of these sizes along z, y and x that the outputs take."""
+    kernel, out = three(problem.kernel, 1), three(problem.output, 1)
+    z, y, x = (-(-o // (n - k + 1)) for o, n, k in zip(out, sizes, kernel, strict=True))
+    return z, y, x
 
 
 def _radices(length: int) -> list[int]:
@@ -150,7 +173,8 @@ class _Passes(NamedTuple):
 @functools.lru_cache(maxsize=128)
 def _passes(length: int, dtype: str) -> _Passes:
     """Return the passes of a transform: twiddles [place][leg - 1][part]."""
-    left, twiddles = length, []
+    left = length
+    twiddles: list[Array | None] = []
     frequencies, weight = np.zeros(1, np.int64), 1
     radices = _radices(length)
     for r in radices:

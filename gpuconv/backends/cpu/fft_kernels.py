@@ -22,28 +22,28 @@ __all__ = ["CALL", "STAGE_WORDS", "tiles", "transform", "weights"]
 STAGE_WORDS = 6
 """int64s of a pass: radix, twiddles (0: none), blocks, bytes of a block, bytes between legs, places in a leg."""
 
-CALL = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            # the arrays, the bytes between neighbours along each of their axes, and between real and imaginary parts
-            "x xn xc xz xy xx x_half y yn yc yz yy yx y_half w bias fill flags is_complex "
-            # channels and outputs of one group, and tiles of one image
-            "channels outputs groups batch items tiles_z tiles_y tiles_x "
-            # the border, the range of inputs that negative padding leaves, the outputs, the inputs that they read
-            "mode low_z low_y low_x high_z high_y high_x before_z before_y before_x "
-            "out_z out_y out_x span_z span_y span_x step_z step_y step_x "
-            # the tile: rows, vectors of a row, bytes of a row and of a whole plane of one part
-            "size_z size_y size_x vectors pitch plane "
-            # passes along each axis; along x first those over a whole row, then those over a chunk of it
-            "stages_z count_z stages_y count_y outer outer_count inner inner_count chunk "
-            "lanes_table strip_z strip_y rows_x group "
-            # bytes of the weights' taps, whether they are conjugated, and their size
-            "wg wo wc wz wy wx w_half conjugate taps_z taps_y taps_x "
-            # the address of this record, and of the kernel that transforms a tile
-            "self transform"
-        ).split()
-    ]
+
+def _record(names: str) -> np.dtype[Any]:
+    return np.dtype([(name, np.int64) for name in names.split()])
+
+
+CALL = _record(
+    # the arrays, the bytes between neighbours along each of their axes, and between real and imaginary parts
+    "x xn xc xz xy xx x_half y yn yc yz yy yx y_half w bias fill flags is_complex "
+    # channels and outputs of one group, and tiles of one image
+    "channels outputs groups batch items tiles_z tiles_y tiles_x "
+    # the border, the range of inputs that negative padding leaves, the outputs, the inputs that they read
+    "mode low_z low_y low_x high_z high_y high_x before_z before_y before_x "
+    "out_z out_y out_x span_z span_y span_x step_z step_y step_x "
+    # the tile: rows, vectors of a row, bytes of a row and of a whole plane of one part
+    "size_z size_y size_x vectors pitch plane "
+    # passes along each axis; along x first those over a whole row, then those over a chunk of it
+    "stages_z count_z stages_y count_y outer outer_count inner inner_count chunk "
+    "lanes_table strip_z strip_y rows_x group "
+    # bytes of the weights' taps, whether they are conjugated, and their size
+    "wg wo wc wz wy wx w_half conjugate taps_z taps_y taps_x "
+    # the address of this record, and of the kernel that transforms a tile
+    "self transform"
 )
 """One call."""
 

@@ -28,7 +28,15 @@ from gpuconv.backends.cpu.simd import (
     store_vector,
 )
 
-__all__ = ["accumulate_product", "are_finite", "call_kernel", "group_of", "lane_transform", "largest_radix", "transform_pass"]
+__all__ = [
+    "accumulate_product",
+    "are_finite",
+    "call_kernel",
+    "group_of",
+    "lane_transform",
+    "largest_radix",
+    "transform_pass",
+]
 
 
 def largest_radix() -> int:
@@ -176,9 +184,7 @@ def transform_pass(
                     factors = [(vectors[2 * i], vectors[2 * i + 1]) for i in range(r - 1)]
                 with cgutils.for_range(builder, inner) as place:
                     here = builder.add(start, builder.mul(place.index, inner_bytes))
-                    places = [
-                        tuple(builder.add(plane, builder.add(here, leg)) for plane in (re, im)) for leg in legs
-                    ]
+                    places = [tuple(builder.add(plane, builder.add(here, leg)) for plane in (re, im)) for leg in legs]
                     values: list[Any] = [
                         tuple(load_vector(builder, address, a, n) for address in pair) for pair in places
                     ]
@@ -204,9 +210,7 @@ def _exchange(builder: Any, x: Any, y: Any, n: int, bit: int) -> Any:
     first = [lane if not lane & m else n + (lane ^ m) for lane in range(n)]
     second = [lane | m if not lane & m else n + lane for lane in range(n)]
     i32 = ir.IntType(32)
-    return tuple(
-        builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(i32, n), mask)) for mask in (first, second)
-    )
+    return tuple(builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(i32, n), mask)) for mask in (first, second))
 
 
 def _transpose(builder: Any, values: list[Any], n: int, low: int, bits: int) -> list[Any]:
@@ -216,9 +220,7 @@ def _transpose(builder: Any, values: list[Any], n: int, low: int, bits: int) -> 
         for i in range(len(values)):
             j = i | 1 << bit
             if j != i:
-                pairs = [
-                    _exchange(builder, p, q, n, low + bit) for p, q in zip(values[i], values[j], strict=True)
-                ]
+                pairs = [_exchange(builder, p, q, n, low + bit) for p, q in zip(values[i], values[j], strict=True)]
                 values[i], values[j] = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
     return values
 
@@ -278,9 +280,7 @@ def lane_transform(
                 values = [forward.multiply(v, t) for v, t in zip(values, twiddles, strict=True)]
                 values = _transpose(builder, values, n, width_bits, block_bits)
                 values = each(forward, values, blocks)
-                values = [
-                    forward.multiply(v, factor(i % blocks)) if i % blocks else v for i, v in enumerate(values)
-                ]
+                values = [forward.multiply(v, factor(i % blocks)) if i % blocks else v for i, v in enumerate(values)]
                 values = _transpose(builder, values, n, 0, width_bits)
                 values = each(forward, values, width)
             if kind == 1:
