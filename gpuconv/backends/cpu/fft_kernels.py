@@ -13,7 +13,15 @@ import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.fft_tiles import accumulate_product, are_finite, call_kernel, lane_transform, transform_pass
+from gpuconv.backends.cpu.fft_tiles import (
+    accumulate_product,
+    are_finite,
+    call_kernel,
+    copy_alternate,
+    interleave,
+    lane_transform,
+    transform_pass,
+)
 from gpuconv.backends.cpu.simd import copy_run, fill_run, load, read, store, write_run, zero
 from gpuconv.boundary import source_index
 
@@ -202,7 +210,10 @@ def _extract(p, x, tz, ty, tx, fill, to, source, accumulator, size):  # type: ig
                 at = _source_index(p.mode, x0 + i, size_x)
                 value = fill if at < 0 else load(start + at * p.xx, source, accumulator)
                 store(row + i * size, value, accumulator, accumulator)
-            copy_run(row + inner * size, start + (x0 + inner) * p.xx, outer - inner, p.xx, source, accumulator)
+            if source == accumulator and p.xx == 2 * size:
+                copy_alternate(row + inner * size, start + (x0 + inner) * p.xx, outer - inner, accumulator)
+            else:
+                copy_run(row + inner * size, start + (x0 + inner) * p.xx, outer - inner, p.xx, source, accumulator)
             for i in range(outer, count):
                 at = _source_index(p.mode, x0 + i, size_x)
                 value = fill if at < 0 else load(start + at * p.xx, source, accumulator)
@@ -215,8 +226,11 @@ def _clear(p, to, accumulator, size):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _write(p, y, tz, ty, tx, bias, at, accumulator, target, size, lanes):  # type: ignore[no-untyped-def]
-    """Write a tile's outputs of one channel; return whether they are all finite."""
+def _write(p, y, tz, ty, tx, bias, bias_im, at, accumulator, target, size, lanes):  # type: ignore[no-untyped-def]
+    """Write a tile's outputs of one channel; return whether they are all finite.
+
+    Complex numbers whose parts lie side by side are written both at once, with the first part.
+    """
     nz = min(p.step_z, p.out_z - tz * p.step_z)
     ny = min(p.step_y, p.out_y - ty * p.step_y)
     nx = min(p.step_x, p.out_x - tx * p.step_x)
@@ -226,7 +240,11 @@ def _write(p, y, tz, ty, tx, bias, at, accumulator, target, size, lanes):  # typ
         for j in range(ny):
             row = at + (k * p.size_y + j) * p.pitch
             good &= are_finite(row, (nx + lanes - 1) // lanes, accumulator)
-            write_run(start + k * p.yz + j * p.yy, p.yx, row, nx, bias, accumulator, target)
+            if target == accumulator and p.is_complex and p.yx == 2 * size:
+                good &= are_finite(row + p.plane, (nx + lanes - 1) // lanes, accumulator)
+                interleave(start + k * p.yz + j * p.yy, row, row + p.plane, nx, bias, bias_im, accumulator)
+            else:
+                write_run(start + k * p.yz + j * p.yy, p.yx, row, nx, bias, accumulator, target)
     return good
 
 
@@ -287,17 +305,20 @@ def _tiles(source: int, accumulator: int, target: int, size: int, lanes: int, ve
             index = group * p.outputs + output
             for part in range(2):
                 item = pair if p.is_complex else 2 * pair + part
-                if item >= p.items:
+                if item >= p.items or (part == 1 and target == accumulator and p.is_complex and p.yx == 2 * size):
                     continue
                 image, tile = item // per_image, item % per_image
                 tx, tile = tile % p.tiles_x, tile // p.tiles_x
                 ty, tz = tile % p.tiles_y, tile // p.tiles_y
-                bias = zero(accumulator)
+                bias, bias_im = zero(accumulator), zero(accumulator)
                 if p.bias != 0:
-                    bias = load(p.bias + (index * (3 - parts) + part * p.is_complex) * size, accumulator, accumulator)
+                    place = p.bias + (index * (3 - parts) + part * p.is_complex) * size
+                    bias = load(place, accumulator, accumulator)
+                    if p.is_complex and part == 0:
+                        bias_im = load(place + size, accumulator, accumulator)
                 start = p.y + image * p.yn + index * p.yc + part * p.is_complex * p.y_half
                 at = sums + part * p.plane
-                if _write(p, start, tz, ty, tx, bias, at, accumulator, target, size, lanes) == 0:
+                if _write(p, start, tz, ty, tx, bias, bias_im, at, accumulator, target, size, lanes) == 0:
                     store(p.flags + item, 1, 2, 6)
 
     return convolve_tiles

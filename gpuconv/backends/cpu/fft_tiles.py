@@ -32,7 +32,9 @@ __all__ = [
     "accumulate_product",
     "are_finite",
     "call_kernel",
+    "copy_alternate",
     "group_of",
+    "interleave",
     "lane_transform",
     "largest_radix",
     "transform_pass",
@@ -364,6 +366,75 @@ def are_finite(typingctx: Any, address: Any, vectors: Any, code: Any) -> Any:
         return builder.zext(full, ir.IntType(64))
 
     return types.int64(types.int64, types.int64, code), codegen
+
+
+@intrinsic(prefer_literal=True)
+def copy_alternate(typingctx: Any, to: Any, address: Any, count: Any, code: Any) -> Any:
+    """Copy every other of some numbers to consecutive places: one part of complex numbers."""
+    a = code.literal_value
+    n, size = lanes_of(a), BYTES[a]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, address, count = args[:3]
+        even = ir.Constant(ir.VectorType(ir.IntType(32), n), list(range(0, 2 * n, 2)))
+        # The last number is copied apart: nothing beyond it may be read.
+        whole = builder.sdiv(builder.sub(count, constant(1)), constant(n))
+        whole = builder.select(builder.icmp_signed(">", count, constant(0)), whole, constant(0))
+        with cgutils.for_range(builder, whole) as loop:
+            at = builder.add(address, builder.mul(loop.index, constant(2 * n * size)))
+            low, high = (load_vector(builder, builder.add(at, constant(i * n * size)), a, n) for i in (0, 1))
+            place = builder.add(to, builder.mul(loop.index, constant(n * size)))
+            store_vector(builder, builder.shuffle_vector(low, high, even), place, a)
+        done = builder.mul(whole, constant(n))
+        with cgutils.for_range(builder, builder.sub(count, done)) as loop:
+            i = builder.add(done, loop.index)
+            value = load_vector(builder, builder.add(address, builder.mul(i, constant(2 * size))), a, 1)
+            store_vector(builder, value, builder.add(to, builder.mul(i, constant(size))), a)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(i64, i64, i64, code), codegen
+
+
+@intrinsic(prefer_literal=True)
+def interleave(typingctx: Any, to: Any, re: Any, im: Any, count: Any, bias_re: Any, bias_im: Any, code: Any) -> Any:
+    """Write complex numbers, plus a bias, from their parts."""
+    a = code.literal_value
+    n, size = lanes_of(a), BYTES[a]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, re, im, count, bias_re, bias_im = args[:6]
+
+        def parts(i: Any, width: int) -> list[Any]:
+            at = builder.mul(i, constant(size))
+            return [
+                builder.fadd(load_vector(builder, builder.add(plane, at), a, width), broadcast(builder, bias, width))
+                for plane, bias in ((re, bias_re), (im, bias_im))
+            ]
+
+        masks = [
+            ir.Constant(ir.VectorType(ir.IntType(32), n), [first + i // 2 + n * (i % 2) for i in range(n)])
+            for first in (0, n // 2)
+        ]
+        whole = builder.sdiv(count, constant(n))
+        with cgutils.for_range(builder, whole) as loop:
+            i = builder.mul(loop.index, constant(n))
+            values = parts(i, n)
+            place = builder.add(to, builder.mul(i, constant(2 * size)))
+            for half, mask in enumerate(masks):
+                value = builder.shuffle_vector(*values, mask)
+                store_vector(builder, value, builder.add(place, constant(half * n * size)), a)
+        done = builder.mul(whole, constant(n))
+        with cgutils.for_range(builder, builder.sub(count, done)) as loop:
+            i = builder.add(done, loop.index)
+            place = builder.add(to, builder.mul(i, constant(2 * size)))
+            for half, value in enumerate(parts(i, 1)):
+                store_vector(builder, value, builder.add(place, constant(half * size)), a)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    number = (types.float32, types.float64)[a]
+    return types.void(i64, i64, i64, i64, number, number, code), codegen
 
 
 @intrinsic
