@@ -45,9 +45,9 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
     },
     "fft": {
         # `flops`: passes of radix 2 over one complex number a second
-        512: Cost(40e-6, 10e9, 20e9),
-        256: Cost(40e-6, 5e9, 20e9),
-        128: Cost(40e-6, 2.5e9, 20e9),
+        512: Cost(30e-6, 13e9, 20e9),
+        256: Cost(30e-6, 7e9, 20e9),
+        128: Cost(30e-6, 3e9, 20e9),
     },
     "gemm": {
         512: Cost(15e-6, 150e9, 20e9),
