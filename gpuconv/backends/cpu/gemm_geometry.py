@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Geometry", "geometry", "offsets"]
 
-_DEPTH_BYTES = 30 << 10
+_DEPTH_BYTES = 24 << 10
 """One panel: with the weights that meet it, it stays in a first-level cache of 32 KiB or more."""
 _BLOCK_VECTORS = 36
 """Vectors of a block, about: its panels, packed input and sums stay in a second-level cache of 1 MiB."""
 _INPUT_BYTES = 384 << 10
 _SUMS_BYTES = 512 << 10
-_SUPER_ROWS = 64
 _TASK_FLOPS = 200e6
 
 
@@ -60,7 +59,7 @@ class Geometry(NamedTuple):
     scratch_bytes: int
     slice_tasks: int
     inside: bool
-    """Whether every tap of every output meets the input, so that x may be read where it lies."""
+    """Whether x is read where it lies: every tap of every output meets it."""
     advances: tuple[int, int, int]
     whole_lines: tuple[bool, bool]
     """Whether a block's lines, and its planes, follow each other where y is contiguous."""
@@ -122,7 +121,7 @@ def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> tuple[float,
     pixels = bz * by * bx
     vectors = -(-pixels // work.lanes)
     runs = -(-vectors // WIDTH) + bz * by
-    compute = work.terms * (-(-rows // ROWS) * vectors * ROWS / 2 + 2)
+    compute = work.terms * (-(-rows // ROWS) * (vectors * ROWS / 2 + 2) + 2)
     panels = work.packed_terms * 1.3 * (vectors + runs)
     lines = math.prod(
         (b + axis.reach) * len(axis.residues) for b, axis in zip(block[:2], work.axes[:2], strict=True)
@@ -170,10 +169,11 @@ def _choose(work: _Work, flops: float) -> tuple[tuple[int, int, int], int, float
 
 
 @functools.lru_cache(maxsize=1024)
-def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool) -> Geometry:
+def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: bool) -> Geometry:
     """Return the tables of a forward problem.
 
-    `packed_rows` says that the weights will be packed, whose last block of rows is padded.
+    `packed_rows` says that the weights will be packed, whose last block of rows is padded; `dense`, that neighbours
+    along x's last spatial axis are neighbours in memory.
     """
     size = np.dtype(accumulator).itemsize
     lanes = simd.vector_bits() // 8 // size
@@ -192,11 +192,11 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool) -> Geome
     order = [i for members in sets for i, own in enumerate(taps) if own == members]
     low = (0,) * (3 - problem.rank) + tuple(a for a, _ in problem.cropped)
     high = (1,) * (3 - problem.rank) + tuple(b for _, b in problem.cropped)
-    inside = all(
+    inside = dense and x.advance == 1 and all(
         axis.offset >= first
         and axis.offset + axis.advance * (axis.outputs - 1) + max((o for t in axis.places for *_, o in t), default=0) < last
         for axis, first, last in zip(axes, low, high, strict=True)
-    ) and x.advance == 1
+    )
     work = _Work(
         axes, max(rows, 1), channels, channels * sum(map(len, taps)), channels * sum(map(len, sets)), len(taps),
         problem.batch * groups, lanes, inside, inside and problem.rank == 1, threads.count(),
@@ -237,19 +237,19 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool) -> Geome
     call["channels"], call["outputs"], call["groups"], call["batch"] = channels, outputs, groups, problem.batch
     call["mode"], call["plane"] = MODES.index(problem.padding_mode), plane
     call["row_chunk"], call["row_chunks"] = row_chunk, -(-max(rows, 1) // row_chunk)
-    call["super_rows"] = _SUPER_ROWS
     call["phases"], call["sets"], call["order"] = (t.ctypes.data for t in (phases, set_table, order_table))
     call["phase_count"], call["set_count"], call["phases_x"] = len(taps), len(sets), len(x.starts)
     # An exact division of the terms keeps the last panel from being a short one.
     terms = max(1, channel_chunk * max(map(len, sets), default=1))
-    call["depth"] = -(-terms // -(-terms // depth))
+    call["depth"] = min(terms, _round(-(-terms // -(-terms // depth)), lanes))
     call["channel_chunk"] = max(channel_chunk, 1)
     chosen = int(call["depth"])
     slack = WIDTH * lanes * size
     call["runs_offset"] = _round(0 if inside else channel_chunk * plane + slack, 64)
-    call["panels_offset"] = int(call["runs_offset"]) + _round(32 * (bz * by + tiles + 1), 64)
-    call["panel_bytes"] = _odd_lines(chosen * WIDTH * lanes * size)
-    call["sums_offset"] = int(call["panels_offset"]) + tiles * int(call["panel_bytes"])
+    call["panel_offset"] = int(call["runs_offset"]) + _round(32 * (bz * by + tiles + 1), 64)
+    call["weights_offset"] = int(call["panel_offset"]) + _round(chosen * WIDTH * lanes * size, 64)
+    weights = 0 if packed_rows else (row_chunk * chosen + ROWS * lanes) * size
+    call["sums_offset"] = int(call["weights_offset"]) + _round(weights, 64)
     call["sums_stride"] = _odd_lines(tiles * WIDTH * lanes * size)
     call["phase_bytes"] = _round(row_chunk, ROWS) * int(call["sums_stride"])
     scratch = int(call["sums_offset"]) + len(taps) * int(call["phase_bytes"])

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.direct_kernels import ROWS, block_rows, record, pack_input, row_count
-from gpuconv.backends.cpu.gemm_tiles import WIDTH, interleave, pack_run, product
+from gpuconv.backends.cpu.gemm_tiles import WIDTH, interleave, pack_rows, pack_run, product
 from gpuconv.backends.cpu.simd import fill_run, read, store, write_run, zero
 
 __all__ = ["GEMM", "PHASE", "SET", "multiplication"]
@@ -25,12 +25,12 @@ __all__ = ["GEMM", "PHASE", "SET", "multiplication"]
 GEMM = record(
     # the arrays and the bytes between neighbours along each of their axes
     "x xn xc xz xy xx x_half y yn yc yz yy yx y_half fill bias "
-    # the weights, the bytes from one output channel and from one term of a sum to the next; 0 for packed ones
-    "w w_group w_row w_step "
+    # the weights, the bytes of a group's and from one output channel to the next; 0 for packed ones
+    "w w_group w_row "
     # whether x is read where it lies, bytes between its lines; whether whole tiles are written where y lies
     "in_place line_z line_y dense "
     "sets "
-    "channels outputs groups batch is_complex row_chunk row_chunks super_rows "
+    "channels outputs groups batch is_complex row_chunk row_chunks "
     "mode low_z low_y low_x high_z high_y high_x "
     # output `start of the phase + step * q`, for q below `count`, reads input `advance * q + offset + ...`
     "step_z step_y step_x count_z count_y count_x advance_z advance_y advance_x offset_z offset_y offset_x "
@@ -39,7 +39,7 @@ GEMM = record(
     "pitch_z pitch_y pitch_x residues_z residues_y residues_x residue_count_z residue_count_y residue_count_x plane "
     "channel_chunk depth set_count phases phases_x phase_count order "
     # offsets in the scratch memory, which begins with the packed input
-    "runs_offset panels_offset panel_bytes sums_offset sums_stride phase_bytes"
+    "runs_offset panel_offset weights_offset sums_offset sums_stride phase_bytes"
 )
 """One call; what belongs to the caller's arrays comes first."""
 
@@ -121,34 +121,49 @@ def multiplication(source: int, accumulator: int, target: int) -> int:
 
 def _multiplication(source: int, accumulator: int, target: int, size: int, lanes: int, version: int) -> Any:
     @njit(error_model="numpy")
-    def tile_rows(rows, width, to, stride, w, w_row, w_step, panel, depth, bias):  # type: ignore[no-untyped-def]
+    def tile_rows(rows, width, to, to_stride, sums, stride, w, w_row, w_step, panel, depth, bias):  # type: ignore[no-untyped-def]
         pitch = WIDTH * lanes * size
-        if width == 3:
-            if rows == 8:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 3, accumulator)
-            elif rows == 4:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 3, accumulator)
-            elif rows == 2:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 3, accumulator)
-            else:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 3, accumulator)
-        elif width == 2:
-            if rows == 8:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 2, accumulator)
-            elif rows == 4:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 2, accumulator)
-            elif rows == 2:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 2, accumulator)
-            else:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 2, accumulator)
-        elif rows == 8:
-            product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 1, accumulator)
-        elif rows == 4:
-            product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 1, accumulator)
-        elif rows == 2:
-            product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 1, accumulator)
+        if width == 3 and rows == 8:
+            product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 3, accumulator)
+        elif width == 3 and rows == 4:
+            product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 3, accumulator)
+        elif width == 3 and rows == 2:
+            product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 3, accumulator)
+        elif width == 3 and rows == 1:
+            product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 3, accumulator)
+        elif width == 2 and rows == 8:
+            product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 2, accumulator)
+        elif width == 2 and rows == 4:
+            product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 2, accumulator)
+        elif width == 2 and rows == 2:
+            product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 2, accumulator)
+        elif width == 2 and rows == 1:
+            product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 2, accumulator)
+        elif width == 1 and rows == 8:
+            product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 1, accumulator)
+        elif width == 1 and rows == 4:
+            product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 1, accumulator)
+        elif width == 1 and rows == 2:
+            product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 1, accumulator)
         else:
-            product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 1, accumulator)
+            product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 1, accumulator)
+
+    @njit(error_model="numpy")
+    def pack_weights(to, w, w_row, rows, depth):  # type: ignore[no-untyped-def]
+        row, height = 0, ROWS
+        while row < rows:
+            while height > rows - row:
+                height >>= 1
+            at, place = w + row * w_row, to + row * depth * size
+            if height == 8:
+                pack_rows(place, at, w_row, depth, 8, accumulator)
+            elif height == 4:
+                pack_rows(place, at, w_row, depth, 4, accumulator)
+            elif height == 2:
+                pack_rows(place, at, w_row, depth, 2, accumulator)
+            else:
+                pack_rows(place, at, w_row, depth, 1, accumulator)
+            row += height
 
     @cfunc(types.void(_POINTER, types.int64, types.int64), cache=True, error_model="numpy")
     def multiply(pointer, task, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
@@ -167,8 +182,8 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
         vectors = -((-pixels) // lanes)
         tiles = -((-vectors) // WIDTH)
         first_row = chunk * p.row_chunk
-        last_row = min(first_row + p.row_chunk, row_count(p.outputs) if p.w_step == 0 else p.outputs)
-        runs, panels, sums = scratch + p.runs_offset, scratch + p.panels_offset, scratch + p.sums_offset
+        last_row = min(first_row + p.row_chunk, row_count(p.outputs) if p.w_row == 0 else p.outputs)
+        runs, panel, sums = scratch + p.runs_offset, scratch + p.panel_offset, scratch + p.sums_offset
         run_count = _find_runs(runs, nz, ny, nx, p.line_z, p.line_y, size, lanes)
         corner = p.y + image * p.yn + qz * p.step_z * p.yz + qy * p.step_y * p.yy + qx * p.step_x * p.yx
         corner += group * p.outputs * p.yc
@@ -191,50 +206,51 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
                 while True:
                     depth = min(p.depth, terms - term)
                     fresh = channel == 0 and term == 0
-                    if pixels % lanes != 0:
-                        fill_run(panels + (tiles - 1) * p.panel_bytes, depth * WIDTH * lanes, zero(accumulator), accumulator)
-                    for r in range(run_count):
-                        run = runs + 32 * r
-                        pack_run(
-                            panels + read(run + 8) * p.panel_bytes + read(run + 16), WIDTH * lanes * size,
-                            base + read(run), s.offsets + 8 * term, depth, read(run + 24), accumulator,
+                    final = term + depth == terms and channel + channels == p.channels
+                    if p.w_row != 0:
+                        packed, from_here = scratch + p.weights_offset, p.w + group * p.w_group
+                        pack_weights(
+                            packed, from_here + first_row * p.w_row + (channel * s.tap_count + term) * size, p.w_row,
+                            last_row - first_row, depth,
                         )  # fmt: skip
-                    for place in range(s.first, s.last):
-                        slot = read(p.order + 8 * place)
-                        f = phases[slot]
-                        weights = p.w + f.w_offset + group * (f.w_group if p.w_step == 0 else p.w_group)
-                        super_row = first_row
-                        while super_row < last_row:
-                            super_end = min(super_row + p.super_rows, last_row)
-                            for tile in range(tiles):
-                                begin = _first_vector(tile, tiles, vectors)
-                                end = _first_vector(tile + 1, tiles, vectors)
-                                whole = p.dense != 0 and end * lanes <= pixels
-                                row = super_row
-                                while row < super_end:
-                                    if p.w_step == 0:
-                                        rows = block_rows(row // ROWS, p.outputs)
-                                        step = rows * size
-                                        at = weights + row * p.channels * s.tap_count * size
-                                        at += (channel * s.tap_count + term) * step
-                                        w_row = size
-                                    else:
-                                        rows = 8 if ROWS == 8 else 4
-                                        while rows > super_end - row:
-                                            rows >>= 1
-                                        step, w_row = p.w_step, p.w_row
-                                        at = weights + row * w_row + (channel * s.tap_count + term) * step
-                                    if whole and row + rows <= p.outputs:
-                                        to, stride = corner + row * p.yc + begin * lanes * size, p.yc
-                                    else:
-                                        stride = p.sums_stride
-                                        to = sums + slot * p.phase_bytes + (row - first_row) * stride
-                                        to += begin * lanes * size
-                                    bias = p.bias + (group * p.outputs + row) * size if fresh else 0
-                                    panel = panels + tile * p.panel_bytes
-                                    tile_rows(rows, end - begin, to, stride, at, w_row, step, panel, depth, bias)
-                                    row += rows
-                            super_row = super_end
+                    r = 0
+                    for tile in range(tiles):
+                        begin, end = _first_vector(tile, tiles, vectors), _first_vector(tile + 1, tiles, vectors)
+                        if end * lanes > pixels:
+                            fill_run(panel, depth * WIDTH * lanes, zero(accumulator), accumulator)
+                        while r < run_count and read(runs + 32 * r + 8) == tile:
+                            run = runs + 32 * r
+                            pack_run(
+                                panel + read(run + 16), WIDTH * lanes * size, base + read(run), s.offsets + 8 * term,
+                                depth, read(run + 24), accumulator,
+                            )  # fmt: skip
+                            r += 1
+                        whole = p.dense != 0 and final and end * lanes <= pixels
+                        for place in range(s.first, s.last):
+                            slot = read(p.order + 8 * place)
+                            f = phases[slot]
+                            weights = p.w + f.w_offset + group * (f.w_group if p.w_row == 0 else p.w_group)
+                            kept = sums + slot * p.phase_bytes + begin * lanes * size
+                            row = first_row
+                            while row < last_row:
+                                if p.w_row == 0:
+                                    rows = block_rows(row // ROWS, p.outputs)
+                                    at = weights + row * p.channels * s.tap_count * size
+                                    at += (channel * s.tap_count + term) * rows * size
+                                else:
+                                    rows = ROWS
+                                    while rows > last_row - row:
+                                        rows >>= 1
+                                    at = scratch + p.weights_offset + (row - first_row) * depth * size
+                                own = kept + (row - first_row) * p.sums_stride
+                                to, stride = own, p.sums_stride
+                                if whole and row + rows <= p.outputs:
+                                    to, stride = corner + row * p.yc + begin * lanes * size, p.yc
+                                bias = p.bias + (group * p.outputs + row) * size if fresh else 0
+                                tile_rows(
+                                    rows, end - begin, to, stride, own, p.sums_stride, at, size, rows * size, panel, depth, bias
+                                )
+                                row += rows
                     term += depth
                     if term >= terms:
                         break
@@ -247,7 +263,7 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
             begin = _first_vector(tiles - 1, tiles, vectors) * lanes
             left = pixels % lanes != 0
             for row in range(first_row, last_row):
-                padded = p.w_step == 0 and row // ROWS * ROWS + block_rows(row // ROWS, p.outputs) > p.outputs
+                padded = p.w_row == 0 and row // ROWS * ROWS + block_rows(row // ROWS, p.outputs) > p.outputs
                 start = 0 if padded else begin
                 if padded or left:
                     write_run(

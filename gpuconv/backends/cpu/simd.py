@@ -172,7 +172,7 @@ def store_vector(builder: Any, value: Any, address: Any, code: int) -> None:
     builder.store(value, _pointer(builder, address, value.type), align=BYTES[code])
 
 
-def _first_lanes(builder: Any, n: int, count: Any) -> Any:
+def first_lanes(builder: Any, count: Any, n: int) -> Any:
     """Return the mask of the first `count` of n lanes; all or none where `count` is beyond."""
     lanes = ir.VectorType(_I64, n)
     return builder.icmp_signed("<", ir.Constant(lanes, list(range(n))), broadcast(builder, count, n))
@@ -201,12 +201,12 @@ def store_masked(builder: Any, value: Any, address: Any, mask: Any, code: int) -
 
 def load_part(builder: Any, address: Any, code: int, n: int, count: Any) -> Any:
     """Load the first `count` elements of a vector, an int64; the others are 0 and their memory is not touched."""
-    return load_masked(builder, address, _first_lanes(builder, n, count), code, n)
+    return load_masked(builder, address, first_lanes(builder, count, n), code, n)
 
 
 def store_part(builder: Any, value: Any, address: Any, code: int, count: Any) -> None:
     """Store the first `count` elements of a vector, an int64."""
-    store_masked(builder, value, address, _first_lanes(builder, value.type.count, count), code)
+    store_masked(builder, value, address, first_lanes(builder, count, value.type.count), code)
 
 
 def widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> Any:
@@ -428,7 +428,27 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
                     builder, widen(builder, value, s, a, 1), builder.add(to, builder.mul(i, constant(size))), a
                 )
 
-        with builder.if_else(builder.icmp_signed("==", step, constant(BYTES[s]))) as (dense, strided):
+        def pairs(first: Any, left: Any) -> None:
+            """Keep every second element; `left` is how many to keep, all of a vector for None."""
+            place = builder.add(address, builder.mul(first, step))
+            halves = []
+            for half in range(2):
+                at = builder.add(place, constant(half * n * size))
+                if left is None:
+                    halves.append(load_vector(builder, at, a, n))
+                else:
+                    read = builder.sub(builder.shl(left, constant(1)), constant(1 + half * n))
+                    halves.append(load_masked(builder, at, first_lanes(builder, read, n), a, n))
+            even = ir.Constant(ir.VectorType(_I32, n), [2 * lane for lane in range(n)])
+            value = builder.shuffle_vector(*halves, even)
+            target = builder.add(to, builder.mul(first, constant(size)))
+            if left is None:
+                store_vector(builder, value, target, a)
+            else:
+                store_masked(builder, value, target, first_lanes(builder, left, n), a)
+
+        is_dense = builder.icmp_signed("==", step, constant(BYTES[s]))
+        with builder.if_else(is_dense) as (dense, strided):
             with dense:
                 full = builder.sdiv(count, constant(n))
                 with cgutils.for_range(builder, full) as loop:
@@ -438,9 +458,30 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
                         builder, widen(builder, value, s, a, n), builder.add(to, builder.mul(i, constant(size))), a
                     )
                 done = builder.mul(full, constant(n))
-                elements(done, builder.sub(count, done))
+                if s == a:
+                    left = builder.sub(count, done)
+                    with builder.if_then(builder.icmp_signed(">", left, constant(0))):
+                        here, mask = builder.mul(done, constant(size)), first_lanes(builder, left, n)
+                        value = load_masked(builder, builder.add(address, here), mask, a, n)
+                        store_masked(builder, value, builder.add(to, here), mask, a)
+                else:
+                    elements(done, builder.sub(count, done))
             with strided:
-                elements(constant(0), count)
+                if s != a:
+                    elements(constant(0), count)
+                else:
+                    with builder.if_else(builder.icmp_signed("==", step, constant(2 * size))) as (by_two, other):
+                        with by_two:
+                            # The last vector's second half may lie beyond the array.
+                            full = builder.sdiv(builder.sub(count, constant(1)), constant(n))
+                            with cgutils.for_range(builder, full) as loop:
+                                pairs(builder.mul(loop.index, constant(n)), None)
+                            done = builder.mul(full, constant(n))
+                            left = builder.sub(count, done)
+                            with builder.if_then(builder.icmp_signed(">", left, constant(0))):
+                                pairs(done, left)
+                        with other:
+                            elements(constant(0), count)
         return context.get_dummy_value()
 
     i64 = types.int64
