@@ -528,10 +528,18 @@ class Plan:
     ----------
     explanation : Explanation
         What it runs.
+    workspace_bytes : int or None
+        Memory besides the arrays: packed weights, which the plan keeps, and scratch memory of all threads during a
+        call. None where the algorithm does not state it.
     """
 
     def __init__(
-        self, function: Callable[..., Any], x_shape: tuple[int, ...], w: Any, arguments: dict[str, Any]
+        self,
+        function: Callable[..., Any],
+        x_shape: tuple[int, ...],
+        w: Any,
+        arguments: dict[str, Any],
+        max_workspace: int | None = None,
     ) -> None:
         operation, rank, a = _bound(function, None, w, **arguments)
         if operation not in ("forward", "transposed"):
@@ -546,13 +554,16 @@ class Plan:
         if a["bias"] is not None:
             a["bias"] = arrays.adopt(a["bias"]).copy()
             arguments = {**arguments, "bias": a["bias"]}
-        self._state = (function, tuple(x_shape), weights, arguments)
+        self._state = (function, tuple(x_shape), weights, arguments, max_workspace)
         call = make_call(operation, rank, self._state[1], weights.shape, None, dtype, _geometry(a), a["precision"])
         arrays.check_bias(a["bias"], bias_channels(call), result_dtype(weights.dtype))
-        module = dispatch.choose(call, self._backend, a["algorithm"])
+        module = dispatch.choose(call, self._backend, a["algorithm"], max_workspace)
+        # Calls name what was chosen here: the packed weights are in its form.
+        a["algorithm"] = module.__name__.rpartition(".")[2]
         self._bound = (operation, rank, weights, a)
         self._packed = module.pack(call, weights)
         self.explanation = dispatch.explain(call, self._backend, a["algorithm"])
+        self.workspace_bytes = dispatch.workspace(call, self._backend, a["algorithm"])
 
     def __call__(self, x: Any, *, out: Any = None) -> Any:
         """Return the convolution of `x`, whose shape and dtype must be the planned ones."""
@@ -571,7 +582,14 @@ class Plan:
         return f"<Plan: {self._state[0].__name__} of {self._state[1]}, {self.explanation!r}>"
 
 
-def plan(function: Callable[..., Any], x_shape: tuple[int, ...], w: Any, **arguments: Any) -> Plan:
+def plan(
+    function: Callable[..., Any],
+    x_shape: tuple[int, ...],
+    w: Any,
+    *,
+    max_workspace: int | None = None,
+    **arguments: Any,
+) -> Plan:
     """Return a convolution with its weights packed once, for many inputs of one shape.
 
     Parameters
@@ -581,6 +599,9 @@ def plan(function: Callable[..., Any], x_shape: tuple[int, ...], w: Any, **argum
     x_shape : tuple of int
     w : array
         Weights; the plan keeps them in its own form. x must have their dtype.
+    max_workspace : int, optional
+        Bytes that the plan may take besides the arrays: packed weights and scratch memory. The algorithm is chosen
+        among those that state theirs (`Plan.workspace_bytes`) and keep within it.
     **arguments
         Any other argument of `function` but ``out``.
 
@@ -592,6 +613,8 @@ def plan(function: Callable[..., Any], x_shape: tuple[int, ...], w: Any, **argum
     ------
     ShapeError, DtypeError, UnsupportedError, BackendUnavailableError
         As `function` does.
+    UnsupportedError
+        If no algorithm keeps within `max_workspace`; the message names the least that is needed.
 
     Examples
     --------
@@ -600,4 +623,6 @@ def plan(function: Callable[..., Any], x_shape: tuple[int, ...], w: Any, **argum
     >>> smooth(np.array([[0.0, 0.0, 3.0, 0.0, 0.0]]))
     array([[0., 3., 3., 3., 0.]])
     """
-    return Plan(function, x_shape, w, arguments)
+    if max_workspace is not None and not isinstance(max_workspace, int):
+        raise TypeError(f"max_workspace={max_workspace!r} must be a number of bytes, an int, or None")
+    return Plan(function, x_shape, w, arguments, max_workspace)

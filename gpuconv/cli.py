@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 __all__ = ["main"]
 
 _FUNCTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-_BAR = 24
 
 
 class _UsageError(Exception):
@@ -234,6 +233,7 @@ def _filter(a: argparse.Namespace) -> int:
 
 def _filter_folder(source: Path, target: Path, function: Callable[[Any], Any]) -> int:
     from gpuconv import imaging
+    from gpuconv.progress import Progress
 
     if target.exists() and not target.is_dir():
         raise _UsageError(f"OUTPUT {str(target)!r} is a file; with a folder as INPUT it must be a folder")
@@ -246,7 +246,7 @@ def _filter_folder(source: Path, target: Path, function: Callable[[Any], Any]) -
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _UsageError(f"OUTPUT {str(target)!r} cannot be made: {error.strerror}") from None
-    progress = _Progress(len(images))
+    progress = Progress(len(images))
     failed = 0
     for done, path in enumerate(images):
         progress.show(done, path.name)
@@ -273,32 +273,3 @@ def _failure(source: Path, target: Path, function: Callable[[Any], Any], note: C
     except MemoryError:
         return f"{source}: the image does not fit in memory"
     return None
-
-
-class _Progress:
-    """A bar on stderr, redrawn in place on a terminal and one line a step elsewhere."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._is_terminal = sys.stderr.isatty()
-        self._width = 0
-
-    def show(self, done: int, text: str) -> None:
-        filled = _BAR * done // self._total
-        line = f"[{'#' * filled}{'.' * (_BAR - filled)}] {done}/{self._total} {text}"
-        if self._is_terminal:
-            line = line[:100]
-            print(f"\r{line:<{self._width}}", end="", file=sys.stderr, flush=True)
-            self._width = len(line)
-        else:
-            print(line, file=sys.stderr)
-
-    def say(self, line: str) -> None:
-        """Print a line that stays, above the bar."""
-        if self._is_terminal:
-            print(f"\r{'':<{self._width}}\r", end="", file=sys.stderr)
-        print(line, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self._is_terminal:
-            print(file=sys.stderr)

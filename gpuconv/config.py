@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from gpuconv import dispatch
 
-__all__ = ["Backend", "Backends", "backends", "config_text", "show_config"]
+__all__ = ["Backend", "Backends", "backends", "cache_directory", "config_text", "show_config"]
 
 _CUPY = ("cupy", "cupy-cuda12x", "cupy-cuda13x")  # distributions of the one package
 _PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "numba-cuda", *_CUPY, "torch", "ml_dtypes", "pillow")
@@ -88,7 +88,7 @@ def config_text() -> str:
         "platform": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "processor": _processor(),
         "cores": f"{_usable_cores()} of {os.cpu_count() or 1} usable",
-        "kernel cache": _cache_directory(),
+        "kernel cache": cache_directory(),
         **{name: os.environ[name] for name in sorted(os.environ) if name.startswith(("GPUCONV_", "NUMBA_"))},
     }
     lines = [f"{name:22} {value}" for name, value in rows.items()]
@@ -146,7 +146,7 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _cache_directory() -> str:
+def cache_directory() -> str:
     """Return where compiled kernels are kept between processes."""
     import numba
 

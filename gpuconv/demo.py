@@ -172,7 +172,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gpuconv.demo: {error}", file=sys.stderr)
         return 1
     todo = steps()
-    print("compiling the kernels on first use; kept on disk, so a second run is quicker ...", file=sys.stderr)
     results = [(step, step.ours(x)) for step in todo]
     print(f"{x.shape[2]} x {x.shape[1]} pixels, {x.shape[0]} channels, float32, border 'mirror'; best of several runs")
     print(f"{'':16}{'gpuconv':>12}{'scipy.ndimage':>16}{'speed-up':>11}{'difference':>13}")

@@ -11,8 +11,13 @@ An algorithm is a module of a backend's folder, named in that backend's ``ALGORI
 ``run(call, x, w, y, bias, packed=None)``
     Writes every element of the array that the operation writes. x, w and y are always the
     arrays of the forward problem, whichever of them the operation writes.
-``TAKES``, optional
+
+and may have
+
+``TAKES``
     Which of a call's `Call.extras` it takes; one without it is not asked for a call that has any.
+``workspace(call) -> int``
+    Bytes that a forward or transposed call takes besides its arrays: packed weights, and scratch memory of all threads.
 
 A backend is a folder with ``ALGORITHMS``, ``device()`` and ``unavailable()``.
 """
@@ -34,7 +39,20 @@ from gpuconv.errors import BackendUnavailableError, UnsupportedError
 if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
 
-__all__ = ["BACKENDS", "PRECISIONS", "Call", "Explanation", "Factors", "Row", "algorithm", "backend", "choose", "explain", "rows"]
+__all__ = [
+    "BACKENDS",
+    "PRECISIONS",
+    "Call",
+    "Explanation",
+    "Factors",
+    "Row",
+    "algorithm",
+    "backend",
+    "choose",
+    "explain",
+    "rows",
+    "workspace",
+]
 
 BACKENDS = ("cpu", "cuda")
 PRECISIONS = ("highest", "high", "tf32")
@@ -159,16 +177,24 @@ def rows(call: Call, backend_name: str) -> tuple[Row, ...]:
     return tuple(found)
 
 
+def workspace(call: Call, backend_name: str, algorithm_name: str) -> int | None:
+    """Return the bytes that an algorithm takes for a call besides its arrays; None where it does not say."""
+    stated = getattr(algorithm(backend_name, algorithm_name), "workspace", None)
+    return None if stated is None else stated(call)
+
+
 @functools.lru_cache(maxsize=4096)
-def choose(call: Call, backend_name: str, algorithm_name: str = "auto") -> ModuleType:
+def choose(call: Call, backend_name: str, algorithm_name: str = "auto", max_workspace: int | None = None) -> ModuleType:
     """Return the module of the cheapest algorithm that serves the call, or of the one that is named.
+
+    With `max_workspace`, only algorithms that state their workspace and take at most so many bytes are considered.
 
     Raises
     ------
     BackendUnavailableError
         If the backend cannot run here.
     UnsupportedError
-        If no algorithm, or not the named one, can serve the call.
+        If no algorithm, or not the named one, can serve the call, or none within `max_workspace`.
     """
     missing = backend(backend_name).unavailable()
     if missing is not None:
@@ -180,12 +206,32 @@ def choose(call: Call, backend_name: str, algorithm_name: str = "auto") -> Modul
             raise UnsupportedError(
                 f"algorithm={algorithm_name!r} of backend {backend_name!r} cannot serve this call: {reason}"
             )
+        _within(call, [Row(backend_name, algorithm_name, None, None)], max_workspace)
         return named
     candidates = [row for row in rows(call, backend_name) if row.seconds is not None]
     if not candidates:
         reasons = "; ".join(f"{row.algorithm}: {row.reason}" for row in rows(call, backend_name))
         raise UnsupportedError(f"no algorithm of backend {backend_name!r} can serve this call: {reasons}")
-    return algorithm(backend_name, min(candidates, key=_seconds).algorithm)
+    return algorithm(backend_name, min(_within(call, candidates, max_workspace), key=_seconds).algorithm)
+
+
+def _within(call: Call, candidates: list[Row], limit: int | None) -> list[Row]:
+    """Return the candidates whose workspace is within a limit; raise where none is."""
+    if limit is None:
+        return candidates
+    sizes = [(workspace(call, row.backend, row.algorithm), row) for row in candidates]
+    stated = [(size, row) for size, row in sizes if size is not None]
+    if not stated:
+        names = ", ".join(row.algorithm for row in candidates)
+        raise UnsupportedError(
+            f"max_workspace={limit}: no algorithm that can serve the call ({names}) states its workspace"
+        )
+    least, smallest = min(stated, key=lambda pair: pair[0])
+    if least > limit:
+        raise UnsupportedError(
+            f"max_workspace={limit}: the least that this call needs is {least} bytes, for {smallest.algorithm!r}"
+        )
+    return [row for size, row in stated if size <= limit]
 
 
 def _seconds(row: Row) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -13,6 +14,10 @@ settings.register_profile(
     "gpuconv", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("gpuconv")
+
+# What a test or its child prints may not depend on what the cache holds, nor a choice on what somebody tuned here.
+os.environ["GPUCONV_QUIET"] = "1"
+os.environ["GPUCONV_TUNING"] = ""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import gpuconv
+from gpuconv import dispatch
 from gpuconv.problem import ConvProblem
 
 CONV = ("x", "w", "bias", "stride", "padding", "dilation", "groups")
@@ -270,6 +271,57 @@ def test_plan_errors() -> None:
         gpuconv.plan(gpuconv.conv1d, (1, 5), w, bias=np.ones(3))
     with pytest.raises(gpuconv.ShapeError, match="the kernel spans 2"):
         gpuconv.plan(gpuconv.conv1d, (1, 1), w)
+
+
+def test_plan_states_its_workspace() -> None:
+    """Weights packed in whole blocks of outputs take at least what the weights take, and scratch memory more."""
+    w = np.ones((8, 4, 3, 3), np.float32)
+    plan = gpuconv.plan(gpuconv.conv2d, (1, 4, 9, 9), w, algorithm="direct")
+    assert isinstance(plan.workspace_bytes, int)
+    assert w.nbytes < plan.workspace_bytes < 64 << 20
+    wide = gpuconv.plan(gpuconv.conv2d, (1, 4, 9, 9), np.ones((512, 4, 3, 3), np.float32), algorithm="direct")
+    assert wide.workspace_bytes > plan.workspace_bytes + 500 * 4 * 9 * 4
+
+
+def test_plan_keeps_within_max_workspace() -> None:
+    x, w = np.ones((1, 4, 9, 9), np.float32), np.ones((8, 4, 3, 3), np.float32)
+    needed = gpuconv.plan(gpuconv.conv2d, x.shape, w, algorithm="direct").workspace_bytes
+    for arguments in ({}, {"algorithm": "direct"}):
+        plan = gpuconv.plan(gpuconv.conv2d, x.shape, w, max_workspace=needed, **arguments)
+        assert plan.workspace_bytes <= needed
+        assert pickle.loads(pickle.dumps(plan)).explanation.chosen == plan.explanation.chosen
+        np.testing.assert_array_equal(plan(x), np.full((1, 8, 7, 7), 36.0))
+    with pytest.raises(
+        gpuconv.UnsupportedError, match=rf"max_workspace={needed - 1}: the least .* is {needed} bytes, for 'direct'"
+    ):
+        gpuconv.plan(gpuconv.conv2d, x.shape, w, algorithm="direct", max_workspace=needed - 1)
+    with pytest.raises(gpuconv.UnsupportedError, match=r"max_workspace=0: the least that this call needs is [1-9]"):
+        gpuconv.plan(gpuconv.conv2d, x.shape, w, max_workspace=0)
+    with pytest.raises(TypeError, match=r"max_workspace='1 MB' must be a number of bytes"):
+        gpuconv.plan(gpuconv.conv2d, x.shape, w, max_workspace="1 MB")
+
+
+def test_max_workspace_chooses_among_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cheapest algorithm takes too much here, the next one does not say, and the third fits."""
+    sizes, costs = {"gemm": 1000, "direct": 10}, {"gemm": 1e-9, "fft": 1e-8}
+    for name in dispatch.backend("cpu").ALGORITHMS:
+        module = dispatch.algorithm("cpu", name)
+        monkeypatch.delattr(module, "workspace", raising=False)
+        if name in sizes:
+            monkeypatch.setattr(module, "workspace", lambda call, name=name: sizes[name], raising=False)
+        if name in costs:
+            monkeypatch.setattr(module, "cost", lambda call, device, name=name: costs[name])
+    dispatch.choose.cache_clear()
+    arguments: Any = gpuconv.conv1d, (1, 9), np.ones((1, 1, 3))
+    for limit, chosen in ((1000, "gemm"), (999, "direct")):
+        plan = gpuconv.plan(*arguments, max_workspace=limit)
+        assert (plan.explanation.chosen.algorithm, plan.workspace_bytes) == (chosen, sizes[chosen])
+    with pytest.raises(gpuconv.UnsupportedError, match=r"max_workspace=9: .* is 10 bytes, for 'direct'"):
+        gpuconv.plan(*arguments, max_workspace=9)
+    with pytest.raises(gpuconv.UnsupportedError, match=r"\(fft\) states its workspace"):
+        gpuconv.plan(*arguments, algorithm="fft", max_workspace=9)
+    assert gpuconv.plan(*arguments, algorithm="fft").workspace_bytes is None
+    dispatch.choose.cache_clear()
 
 
 def test_plan_from_threads() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support import opened
 
-from gpuconv import cli, filters
+from gpuconv import cli, filters, progress
 from gpuconv.errors import ShapeError
 
 
@@ -108,7 +108,7 @@ def test_a_folder_goes_on_past_a_broken_file(capsys, photo, tmp_path):
 
 def test_the_bar_is_redrawn_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    bar = cli._Progress(2)
+    bar = progress.Progress(2)
     bar.show(0, "a-long-name.png")
     bar.say("a-long-name.png: broken")
     bar.show(2, "done")

@@ -26,6 +26,9 @@ def unavailable() -> str | None:
 @functools.cache
 def device() -> Device:
     """Return the host, as Numba compiles for it."""
+    from gpuconv.backends.cpu import notice
+
+    notice.register()  # before any module that compiles when it is imported
     from gpuconv.backends.cpu import simd, threads
 
     return Device(simd.cpu_name(), simd.vector_bits(), threads.count())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["cost", "pack", "run", "supports"]
+__all__ = ["cost", "pack", "run", "supports", "workspace"]
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -45,6 +45,13 @@ def cost(call: Call, device: Device) -> float:
         # One row of sums: every product loads its input anew.
         rate *= 0.65
     return constants.overhead + call.flops / rate + call.bytes / constants.bandwidth
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of packed weights and of all threads' scratch memory."""
+    correlation = _correlation(call)
+    g = correlation.geometry
+    return g.packed_elements * correlation.dtype.itemsize + g.scratch_bytes * min(g.tasks, threads.count())
 
 
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
