@@ -77,6 +77,9 @@ def cost(call: Call, device: Device) -> float:
     products = vectors * lanes * math.prod(problem.kernel) * problem.in_channels // problem.groups
     flops = 2.0 * products * problem.batch * problem.out_channels
     rate = constants.flops * device.threads * 4 / size
+    if problem.in_channels > problem.groups and problem.out_channels // problem.groups >= 4:
+        # A load of inputs feeds the rows of one output only; direct's feeds several outputs.
+        rate *= 0.3
     return constants.overhead + flops / rate + call.bytes / constants.bandwidth
 
 
@@ -124,9 +127,9 @@ class _Correlation:
         by = np.array([divisor, 1 / divisor], self.dtype)
         start = np.zeros(1, self.dtype) if bias is None else np.ascontiguousarray(bias, self.dtype)
         source, sums, result = CODES[name_of(x.dtype)], CODES[self.dtype.name], CODES[name_of(y.dtype)]
-        words[:22] = (
+        words[:23] = (
             *self._operand(x), *self._operand(y)[:-1], _address(packed), _address(start), _address(self.fill),
-            0 if divisor == 1.0 else _address(by), kernels.row_packing(source, sums), block(8, sums), block(4, sums),
+            0 if divisor == 1.0 else _address(by), _address(words), kernels.block_packing(source, sums), block(8, sums), block(4, sums),
             block(1, sums), 0 if sums == result else kernels.row_writing(sums, result), self.dtype.itemsize, y.itemsize,
         )  # fmt: skip
         words[_BIAS_STEP] = 0 if bias is None else start.itemsize

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
+from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.rows import copy_places, fill_places, write_places
+from gpuconv.backends.cpu.rows import copy_places, fill_places, split_places, write_places
 from gpuconv.backends.cpu.simd import call, load, store
 from gpuconv.boundary import source_index
 
-__all__ = ["CALL", "correlation", "row_packing", "row_writing", "source_place"]
+__all__ = ["CALL", "block_packing", "correlation", "row_packing", "row_writing", "source_place"]
 
 CALL = np.dtype(
     [
@@ -25,8 +26,8 @@ CALL = np.dtype(
         for name in (
             # the arrays, and the bytes between neighbours along each of their axes
             "x xn xc xz xy xx y yn yc yz yy w bias fill divisor "
-            # the functions that pack a row, compute 8, 4 and 1 rows, and convert a row (or 0), and bytes of an element
-            "pack block_8 block_4 block_1 write size y_size "
+            # the address of the record, the functions that pack rows, compute 8, 4 and 1 rows, and convert a row (or 0), and bytes of an element
+            "itself pack block_8 block_4 block_1 write size y_size "
             # what a group has, the groups of a task, and the bytes of an output channel's weights
             "channels outputs groups group_chunk group_chunks w_bytes bias_step parts part_count "
             # the border mode, and the range of inputs that negative padding leaves on each axis
@@ -117,25 +118,91 @@ def _pack_row(to, start, first, count, pitch, advance, size_x, step, mode, is_ou
         fill_places(to + count * size, pitch - count, fill, accumulator)
 
 
+@intrinsic
+def _call_record(typingctx: Any, address: Any) -> Any:
+    """Return the address of a call record as a pointer."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(from_dtype(CALL))(types.int64), codegen
+
+
 @njit(error_model="numpy")
-def _pack_rows(p, x, to, plane, row, rows, qz, qy, qx, nx):  # type: ignore[no-untyped-def]
-    """Copy input rows `row` to `rows` of one plane of a block."""
-    size_z, size_y, size_x = p.high_z - p.low_z, p.high_y - p.low_y, p.high_x - p.low_x
-    count = nx + p.reach_x
-    iz = source_place(p.mode, p.advance_z * qz + p.offset_z - p.low_z + plane, size_z)
-    start_z = x + (iz + p.low_z) * p.xz + p.low_x * p.xx
-    first = p.advance_x * qx + p.offset_x - p.low_x
+def _pack_halves(p, start_z, to, row, rows, iz, first_y, qx, count, source, accumulator, size):  # type: ignore[no-untyped-def]
+    """Copy the inside of rows, every second column to the one residue and every second to the other."""
+    size_y, size_x = p.high_y - p.low_y, p.high_x - p.low_x
+    first = 2 * qx + p.offset_x - p.low_x
+    inner_0, inner_1 = min(max(-(first >> 1), 0), count), min(max(-((first + 1) >> 1), 0), count)
+    outer_0 = min(max(-((first - size_x) >> 1), inner_0), count)
+    outer_1 = min(max(-((first + 1 - size_x) >> 1), inner_1), count)
+    inner, outer = max(inner_0, inner_1), min(outer_0, outer_1)
+    outer = max(outer, inner)
     for j in range(row, rows):
-        iy = source_place(p.mode, p.advance_y * qy + p.offset_y - p.low_y + j, size_y)
-        start = start_z + (iy + p.low_y) * p.xy
-        place = to + plane * p.plane + j * p.row_bytes
-        is_outside = int(iz < 0 or iy < 0)
+        iy = source_place(0, first_y + j, size_y)
+        if iz < 0 or iy < 0:
+            continue
+        start = start_z + (iy + p.low_y) * p.xy + first * p.xx
+        evens = to + j * p.row_bytes
+        odds = evens + p.pitch * size
+        split_places(
+            evens + inner * size, odds + inner * size, start + 2 * inner * p.xx, outer - inner, source, accumulator
+        )
+        for i in range(inner_0, min(inner, outer_0)):
+            store(evens + i * size, load(start + 2 * i * p.xx, source, accumulator), accumulator, accumulator)
+        for i in range(inner_1, min(inner, outer_1)):
+            store(odds + i * size, load(start + (2 * i + 1) * p.xx, source, accumulator), accumulator, accumulator)
+        for i in range(outer, outer_0):
+            store(evens + i * size, load(start + 2 * i * p.xx, source, accumulator), accumulator, accumulator)
+        for i in range(outer, outer_1):
+            store(odds + i * size, load(start + (2 * i + 1) * p.xx, source, accumulator), accumulator, accumulator)
+
+
+@functools.cache
+def block_packing(source: int, accumulator: int) -> int:
+    """Return the address of the function that packs rows of a block."""
+    sizes = simd.BYTES[source], simd.BYTES[accumulator]
+    return int(_block_packing(source, accumulator, *sizes, simd.source_version()).address)
+
+
+def _block_packing(source: int, accumulator: int, x_size: int, size: int, version: int) -> Any:
+    @cfunc(types.void(*[types.int64] * 11), cache=True, error_model="numpy")
+    def pack(record, x, to, plane, row, rows, qz, qy, qx, nx, again):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+        """Copy input rows `row` to `rows` of one plane; `again`: over another channel's, whose border is still there."""
+        if version == 0:
+            return
+        p = carray(_call_record(record), 1)[0]
+        size_z, size_y, size_x = p.high_z - p.low_z, p.high_y - p.low_y, p.high_x - p.low_x
+        fill = load(p.fill, accumulator, accumulator)
+        count, advance, mode = nx + p.reach_x, p.advance_x, p.mode
+        iz = source_place(mode, p.advance_z * qz + p.offset_z - p.low_z + plane, size_z)
+        start_z = x + (iz + p.low_z) * p.xz + p.low_x * p.xx
+        first_y = p.advance_y * qy + p.offset_y - p.low_y
+        bordered = not again or mode != 0
+        if not bordered and p.residues == 2 and p.xx == x_size:
+            _pack_halves(p, start_z, to + plane * p.plane, row, rows, iz, first_y, qx, count, source, accumulator, size)
+            return
         for residue in range(p.residues):
-            call(
-                p.pack,
-                (place, start, first + residue, count, p.used, p.advance_x, size_x, p.xx, p.mode, is_outside, p.fill),
-            )
-            place += p.pitch * p.size
+            first = advance * qx + p.offset_x - p.low_x + residue
+            inner = min(max(-(first // advance), 0), count)
+            outer = min(max(-((first - size_x) // advance), inner), count)
+            place = to + plane * p.plane + row * p.row_bytes + residue * p.pitch * size
+            for j in range(row, rows):
+                iy = source_place(mode, first_y + j, size_y)
+                start = start_z + (iy + p.low_y) * p.xy
+                if bordered:
+                    _pack_row(
+                        place, start, first, count, p.used, advance, size_x, p.xx, mode, iz < 0 or iy < 0, fill, source,
+                        accumulator, size,
+                    )  # fmt: skip
+                elif iz >= 0 and iy >= 0:
+                    copy_places(
+                        place + inner * size, start + (first + advance * inner) * p.xx, outer - inner, advance * p.xx,
+                        source, accumulator,
+                    )  # fmt: skip
+                place += p.row_bytes
+
+    return pack
 
 
 @functools.cache
@@ -185,9 +252,12 @@ def _correlation(version: int) -> Any:
                         if needed > packed_rows:
                             for channel in range(p.channels):
                                 for plane in range(packed_planes, planes):
-                                    _pack_rows(
-                                        p, x + channel * p.xc, scratch + channel * p.channel_bytes, plane, packed_rows,
-                                        needed, qz, qy, qx, nx,
+                                    call(
+                                        p.pack,
+                                        (
+                                            p.itself, x + channel * p.xc, scratch + channel * p.channel_bytes, plane,
+                                            packed_rows, needed, qz, qy, qx, nx, group - first_group,
+                                        ),
                                     )  # fmt: skip
                             packed_rows = needed
                         at = scratch + k * p.advance_z * p.plane + first * p.advance_y * p.row_bytes
