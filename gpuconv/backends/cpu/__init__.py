@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 __all__ = ["ALGORITHMS", "Device", "device", "unavailable"]
 
-ALGORITHMS = ("direct", "fft")
+ALGORITHMS = ("direct", "fir", "fft")
 
 
 class Device(NamedTuple):
