@@ -26,7 +26,7 @@ def check(x_shape, w_shape, dtype, bias=None, **arguments):
 def test_lengths_around_vectors_and_chunks(dtype, bias):
     for n in (1, 2, 7, 15, 16, 17, 31, 33, 63, 100, 127, 129, 255, 2047, 2048, 2049, 2085):
         for k in (1, 2, 5, 16, 33):
-            check((1, 1, n), (1, 1, k), dtype, bias, padding=((k - 1) // 2 + 1, k // 2))
+            check((1, 1, n), (1, 1, k), dtype, bias, padding=(((k - 1) // 2 + 1, k // 2),))
 
 
 @pytest.mark.parametrize("mode", ["zeros", "nearest", "symmetric", "mirror", "wrap"])

@@ -26,6 +26,8 @@ __all__ = ["cost", "pack", "run", "supports"]
 
 _BLOCK = 16384
 """Outputs of a task, at most."""
+_TASK_FLOPS = 200e6
+"""Most work of a task, so that a slice of tasks ends soon after a signal."""
 _SMALL_FLOPS = 400e3
 """Work that one thread does sooner than it hands half of it over."""
 
@@ -106,18 +108,31 @@ class _Plan:
         last = max(min(high + before - extent + 1, out), first)
         self.alone = call.flops < _SMALL_FLOPS
         lines = problem.batch * problem.groups
-        blocks = 1 if self.alone and out <= 4 * _BLOCK else -(-out // min(_BLOCK, max(1024, -(-lines * out // 64))))
+        most = max(1024, min(_BLOCK, -(-lines * out // 64), int(_TASK_FLOPS / (2 * taps))))
+        blocks = 1 if self.alone and out <= 4 * _BLOCK else -(-out // most)
         block = -(-out // blocks)
         self.tasks = lines * blocks
-        self.slice_tasks = max(1, int(200e6 * self.tasks / max(call.flops, 1)))
+        self.slice_tasks = max(1, int(_TASK_FLOPS * self.tasks / max(call.flops, 1)))
         self.offsets = np.arange(taps, dtype=np.int64) * (dilation * simd.BYTES[code])
         self.fill = np.array([problem.padding_value], call.dtype)
         record = np.zeros((), kernels.CALL)
-        for name, value in (
-            ("groups", problem.groups), ("taps", taps), ("offsets", _address(self.offsets)),
-            ("fill", _address(self.fill)), ("extent", extent), ("out", out), ("before", before), ("low", low), ("high", high), ("first", first),
-            ("last", last), ("block", block), ("blocks", blocks), ("mode", MODES.index(problem.padding_mode)),
-        ):  # fmt: skip
+        values = {
+            "groups": problem.groups,
+            "taps": taps,
+            "offsets": _address(self.offsets),
+            "fill": _address(self.fill),
+            "extent": extent,
+            "out": out,
+            "before": before,
+            "low": low,
+            "high": high,
+            "first": first,
+            "last": last,
+            "block": block,
+            "blocks": blocks,
+            "mode": MODES.index(problem.padding_mode),
+        }
+        for name, value in values.items():
             record[name] = value
         self.words = record.reshape(1).view(np.int64)
         # The ends of the signal with their borders, and their sums.
