@@ -101,10 +101,20 @@ def check_size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         )
 
 
+_ALIGNED_BYTES = 16 << 10
+"""Arrays from this size on begin at a cache line."""
+
+
 def allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return an uninitialised array, or raise MemoryError before touching any memory."""
     check_size(shape, dtype)
-    return np.empty(shape, dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if size < _ALIGNED_BYTES:
+        return np.empty(shape, dtype)
+    # NumPy aligns to 16 bytes; vectors that straddle two cache lines cost a kernel up to a third of its time.
+    memory = np.empty(size + 63, np.uint8)
+    start = -memory.__array_interface__["data"][0] % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array, ...]) -> Array:

@@ -34,9 +34,9 @@ class Cost(NamedTuple):
 CPU_COSTS: dict[str, dict[int, Cost]] = {
     "direct": {
         # vector width in bits -> constants
-        512: Cost(15e-6, 100e9, 4e9),
-        256: Cost(15e-6, 50e9, 4e9),
-        128: Cost(15e-6, 20e9, 3e9),
+        512: Cost(30e-6, 100e9, 10e9),
+        256: Cost(30e-6, 50e9, 10e9),
+        128: Cost(30e-6, 20e9, 6e9),
     },
     "stencil": {
         512: Cost(10e-6, 90e9, 15e9),
@@ -55,9 +55,10 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         128: Cost(30e-6, 3e9, 20e9),
     },
     "gemm": {
-        512: Cost(15e-6, 150e9, 20e9),
-        256: Cost(15e-6, 75e9, 20e9),
-        128: Cost(15e-6, 20e9, 10e9),
+        # Rates of the float32 inner kernel alone; the algorithm counts the cycles of all else.
+        512: Cost(15e-6, 180e9, 8e9),
+        256: Cost(15e-6, 90e9, 8e9),
+        128: Cost(15e-6, 25e9, 5e9),
     },
     "separable": {
         512: Cost(10e-6, 130e9, 12e9),

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import direct, threads
 from gpuconv.backends.cpu.direct_kernels import ROWS
-from gpuconv.backends.cpu.gemm_geometry import geometry, offsets
+from gpuconv.backends.cpu.gemm_geometry import Geometry, geometry, offsets
 from gpuconv.backends.cpu.gemm_kernels import GEMM, multiplication
 from gpuconv.backends.cpu.simd import CODES
 from gpuconv.tuning import CPU_COSTS
@@ -41,9 +41,7 @@ def supports(call: Call, device: Device) -> str | None:
     problem = call.problem
     if call.operation != "forward" and problem.padding_mode != "zeros":
         return "its input gradients have the 'zeros' border only"
-    if any(
-        s > 1 and b > 1 for s, b in zip(problem.stride, problem.input_dilation, strict=True)
-    ):
+    if any(s > 1 and b > 1 for s, b in zip(problem.stride, problem.input_dilation, strict=True)):
         return "an axis has both a stride and an input dilation"
     return None
 
@@ -51,7 +49,9 @@ def supports(call: Call, device: Device) -> str | None:
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
     constants = CPU_COSTS["gemm"][device.vector_bits]
-    return constants.overhead + _geometry(call).seconds * 150e9 / constants.flops + call.bytes / constants.bandwidth
+    operations = 4 * device.vector_bits // 8 / np.dtype(call.dtype).itemsize
+    cycles: float = _geometry(call).cycles
+    return constants.overhead + cycles * operations / constants.flops + call.bytes / constants.bandwidth
 
 
 def _flat(problem: ConvProblem) -> ConvProblem | None:
@@ -80,11 +80,9 @@ def _has_phases(call: Call) -> bool:
     return call.operation != "forward" or any(b > 1 for b in call.problem.input_dilation)
 
 
-def _geometry(call: Call) -> Any:
+def _geometry(call: Call) -> Geometry:
     problem, flat = _problems(call)
-    return geometry(
-        flat or problem, call.accumulator, _has_phases(call), call.problem.layout == "channels_first"
-    )
+    return geometry(flat or problem, call.accumulator, _has_phases(call), call.problem.layout == "channels_first")
 
 
 def _address(array: Array) -> int:
@@ -109,6 +107,17 @@ def _is_flat(strides: list[int], shape: tuple[int, ...], size: int) -> bool:
 def pack(call: Call, w: Array) -> Array | None:
     """Return the weights as `direct` packs them, which this algorithm reads too."""
     return direct.pack(call, w)
+
+
+def _reads_rows(step: int, problem: ConvProblem) -> bool:
+    """Whether a kernel of size 1 reads x without a panel: `step` is the bytes from one channel to the next.
+
+    A panel pays where many rows of weights meet it. Channels that lie a multiple of many lines apart meet in few sets
+    of a first-level cache and push each other out.
+    """
+    blocks = problem.out_channels // problem.groups // ROWS
+    channels = problem.in_channels // problem.groups
+    return blocks <= 4 or (channels <= 128 and step % 512 != 0)
 
 
 class _Ready(NamedTuple):
@@ -151,19 +160,19 @@ def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...], i
         and (int(words[_FIELD["block_y"]]) == 1 or (g.whole_lines[0] and ys[1] == out[2] * size))
         and (int(words[_FIELD["block_z"]]) == 1 or (g.whole_lines[1] and ys[0] == out[1] * out[2] * size))
     )
+    in_rows = g.inside and math.prod(problem.kernel) == 1 and _reads_rows(xc, problem)
     groups, row = problem.groups, math.prod(problem.w_shape[1:]) * size
     values = {
         "xn": xn, "xc": xc, "xz": xs[0], "xy": xs[1], "xx": xs[2], "yn": yn, "yc": yc, "yz": ys[0], "yy": ys[1],
         "yx": ys[2], "fill": _address(fill), "w_group": 0 if is_packed else row * (problem.out_channels // groups),
-        "w_row": 0 if is_packed else row, "in_place": g.inside, "line_z": lines_z, "line_y": lines_y, "dense": dense,
+        "w_row": 0 if is_packed else row, "in_place": g.inside,
+        "in_rows": in_rows, "line_z": lines_z, "line_y": lines_y, "dense": dense,
     }  # fmt: skip
     for name, value in values.items():
         words[_FIELD[name]] = value
     code = CODES[call.dtype]
     no_bias = np.zeros(problem.out_channels + ROWS, dtype)
-    return _Ready(
-        words, g.tasks, g.scratch_bytes, g.slice_tasks, no_bias, multiplication(code, code, code), kept
-    )
+    return _Ready(words, g.tasks, g.scratch_bytes, g.slice_tasks, no_bias, multiplication(code, code, code), kept)
 
 
 _X, _Y, _W, _BIAS = (_FIELD[name] for name in ("x", "y", "w", "bias"))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Geometry", "geometry", "offsets"]
 
-_DEPTH_BYTES = 24 << 10
+_DEPTH_BYTES = 32 << 10
 """One panel: with the weights that meet it, it stays in a first-level cache of 32 KiB or more."""
 _BLOCK_VECTORS = 36
 """Vectors of a block, about: its panels, packed input and sums stay in a second-level cache of 1 MiB."""
@@ -68,7 +68,8 @@ class Geometry(NamedTuple):
     set_taps: tuple[tuple[tuple[int, int, int], ...], ...]
     """For each set its taps' offsets in the input, from the first tap's."""
     channels: int
-    seconds: float
+    cycles: float
+    """Estimated until all tasks are done."""
     keep: tuple[Array, ...]
 
 
@@ -115,14 +116,17 @@ class _Work(NamedTuple):
     workers: int
 
 
-def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> tuple[float, float]:
-    """Return estimated cycles of all tasks, shared by the threads, and of one task."""
+def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> float:
+    """Return the estimated cycles until all tasks are done."""
     bz, by, bx = block
     pixels = bz * by * bx
     vectors = -(-pixels // work.lanes)
     runs = -(-vectors // WIDTH) + bz * by
-    compute = work.terms * (-(-rows // ROWS) * (vectors * ROWS / 2 + 2) + 2)
-    panels = work.packed_terms * 1.3 * (vectors + runs)
+    # Two fused operations a cycle; a tile of one or two rows waits for its own sums.
+    left = rows % ROWS
+    short = max(left & 4, 0) / 2 + 1.4 * ((left >> 1 & 1) + (left & 1))
+    compute = work.terms * (rows // ROWS * (vectors * ROWS / 2 + 2) + short * vectors + 4)
+    panels = work.packed_terms * 3 * (vectors + runs)
     lines = math.prod(
         (b + axis.reach) * len(axis.residues) for b, axis in zip(block[:2], work.axes[:2], strict=True)
     ) * len(work.axes[2].residues)
@@ -130,13 +134,17 @@ def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> tuple[float,
     copied = 0.0 if work.inside else work.channels * lines * line
     written = rows * vectors * work.phases * (4 if work.phases > 1 else 1)
     each = compute + panels + copied + written + 3000
-    tasks = work.images * -(-work.rows // rows)
-    for axis, b in zip(work.axes, block, strict=True):
-        tasks *= axis.outputs / b if b > 1 else axis.outputs
-    tasks = max(tasks, 1)
-    total = each * tasks / work.workers
-    most = -(-math.ceil(tasks - 1e-9) // work.workers) * each
-    return (total if work.workers == 1 else max(total, min(most, total + 0.5 * each))), each
+    whole = number = work.images
+    share = float(work.images)
+    for size, b in ((work.rows, rows), *((axis.outputs, b) for axis, b in zip(work.axes, block, strict=True))):
+        whole, number, share = whole * (size // b), number * -(-size // b), share * size / b
+    if work.workers == 1:
+        return each * share
+    # Whole tasks come in rounds; those at an edge, which are smaller, fill the last one.
+    rounds, left = divmod(whole, work.workers)
+    edge = (share - whole) / (number - whole) if number > whole else 0.0
+    last = 1.0 if left else edge
+    return each * (max(share / work.workers, rounds + last) + 0.1)
 
 
 def _choose(work: _Work, flops: float) -> tuple[tuple[int, int, int], int, float]:
@@ -146,7 +154,7 @@ def _choose(work: _Work, flops: float) -> tuple[tuple[int, int, int], int, float
     unit = WIDTH * work.lanes
     widths = {x.outputs} if x.outputs <= 2 * limit else set()
     widths |= {min(x.outputs, unit * n) for n in (1, 2, 3, 4, 6, 8, 10, 12) if unit * n < 2 * x.outputs or n == 1}
-    best = None
+    best = math.inf, (1, 1, min(widths)), ROWS
     row_choices = {min(_round(-(-work.rows // n), ROWS), work.rows) for n in (1, 2, 3, 4, 6, 8, 16, 32)}
     for bx in widths:
         for by in range(1, y.outputs + 1):
@@ -157,14 +165,13 @@ def _choose(work: _Work, flops: float) -> tuple[tuple[int, int, int], int, float
                     break
                 for rows in row_choices:
                     sums = rows * bz * by * bx * work.phases * 4
-                    if sums > 2 * _SUMS_BYTES and rows > ROWS:
+                    if sums > (2 * _SUMS_BYTES if work.phases == 1 else _SUMS_BYTES // 2) and rows > ROWS:
                         continue
-                    cycles, each = _cycles(work, (bz, by, bx), rows)
+                    cycles = _cycles(work, (bz, by, bx), rows)
                     if 2.0 * work.terms * rows * bz * by * bx > _TASK_FLOPS and rows > ROWS:
                         continue
-                    if best is None or cycles < best[0]:
+                    if cycles < best[0]:
                         best = cycles, (bz, by, bx), rows
-    assert best is not None
     return best[1], best[2], best[0]
 
 
@@ -192,10 +199,17 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     order = [i for members in sets for i, own in enumerate(taps) if own == members]
     low = (0,) * (3 - problem.rank) + tuple(a for a, _ in problem.cropped)
     high = (1,) * (3 - problem.rank) + tuple(b for _, b in problem.cropped)
-    inside = dense and x.advance == 1 and all(
-        axis.offset >= first
-        and axis.offset + axis.advance * (axis.outputs - 1) + max((o for t in axis.places for *_, o in t), default=0) < last
-        for axis, first, last in zip(axes, low, high, strict=True)
+    inside = (
+        dense
+        and x.advance == 1
+        and all(
+            axis.offset >= first
+            and axis.offset
+            + axis.advance * (axis.outputs - 1)
+            + max((o for t in axis.places for *_, o in t), default=0)
+            < last
+            for axis, first, last in zip(axes, low, high, strict=True)
+        )
     )
     work = _Work(
         axes, max(rows, 1), channels, channels * sum(map(len, taps)), channels * sum(map(len, sets)), len(taps),
@@ -246,8 +260,10 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     chosen = int(call["depth"])
     slack = WIDTH * lanes * size
     call["runs_offset"] = _round(0 if inside else channel_chunk * plane + slack, 64)
-    call["panel_offset"] = int(call["runs_offset"]) + _round(32 * (bz * by + tiles + 1), 64)
-    call["weights_offset"] = int(call["panel_offset"]) + _round(chosen * WIDTH * lanes * size, 64)
+    call["panel_offset"] = int(call["runs_offset"]) + _round(32 * (bz * by + tiles + 2), 64)
+    call["panel_bytes"] = chosen * WIDTH * lanes * size
+    call["panel_group"] = max(1, min(tiles, _DEPTH_BYTES // max(int(call["panel_bytes"]), 1)))
+    call["weights_offset"] = int(call["panel_offset"]) + int(call["panel_group"]) * _round(int(call["panel_bytes"]), 64)
     weights = 0 if packed_rows else (row_chunk * chosen + ROWS * lanes) * size
     call["sums_offset"] = int(call["weights_offset"]) + _round(weights, 64)
     call["sums_stride"] = _odd_lines(tiles * WIDTH * lanes * size)
@@ -278,13 +294,15 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
         (pitches[2] * size, pitches[1] * pitches[2] * size),
         tuple(tuple(tuple(o for *_, o in t) for t in members) for members in sets),  # type: ignore[misc]
         channels,
-        cycles / 2.8e9,
+        cycles,
         tuple(keep),
     )
 
 
 @functools.lru_cache(maxsize=256)
-def offsets(g_taps: tuple[tuple[tuple[int, int, int], ...], ...], channels: int, strides: tuple[int, ...]) -> tuple[Array, tuple[Array, ...]]:
+def offsets(
+    g_taps: tuple[tuple[tuple[int, int, int], ...], ...], channels: int, strides: tuple[int, ...]
+) -> tuple[Array, tuple[Array, ...]]:
     """Return the sets' tables for an x that is read where it lies: addresses of a channel's taps, in bytes."""
     channel, *spatial = strides
     tables = tuple(

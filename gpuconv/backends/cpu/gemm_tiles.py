@@ -14,16 +14,16 @@ from gpuconv.backends.cpu.simd import (
     constant,
     element_type,
     first_lanes,
+    interleaved,
     lanes_of,
     load_masked,
     load_vector,
     multiply_add,
-    registers,
     store_masked,
     store_vector,
 )
 
-__all__ = ["WIDTH", "interleave", "pack_rows", "pack_run", "product"]
+__all__ = ["WIDTH", "interleave", "pack_run", "product"]
 
 WIDTH = 3
 """Vectors of a tile: with 8 rows (4 of 16 registers) sums, inputs and a weight fill the registers."""
@@ -146,51 +146,6 @@ def pack_run(
     return types.void(*[i64] * 6, code), codegen
 
 
-def _interleaved(builder: Any, first: Any, second: Any) -> list[Any]:
-    """Return the two vectors of first[0], second[0], first[1], second[1] and so on."""
-    n = first.type.count
-    orders = [[half * n // 2 + lane // 2 + n * (lane % 2) for lane in range(n)] for half in range(2)]
-    return [
-        builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(ir.IntType(32), n), order)) for order in orders
-    ]
-
-
-@intrinsic(prefer_literal=True)
-def pack_rows(typingctx: Any, to: Any, w: Any, w_stride: Any, depth: Any, rows: Any, code: Any) -> Any:
-    """Transpose weights: to[k, r] = w[r * w_stride + k], for k in range(depth) and r in range(rows).
-
-    `to` must be writable up to the next multiple of a vector's lanes in k.
-    """
-    height, a = rows.literal_value, code.literal_value
-    n, size = lanes_of(a), BYTES[a]
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, w, w_stride, depth = args[:4]
-
-        def square(k: Any, mask: Any) -> None:
-            vectors = []
-            for r in range(height):
-                at = builder.add(w, builder.add(builder.mul(k, constant(size)), builder.mul(w_stride, constant(r))))
-                vectors.append(load_vector(builder, at, a, n) if mask is None else load_masked(builder, at, mask, a, n))
-            # Interleaving the first half of the numbers with the second, once for each doubling of the rows.
-            for _ in range(height.bit_length() - 1):
-                pairs = zip(vectors[: height // 2], vectors[height // 2 :], strict=True)
-                vectors = [v for pair in pairs for v in _interleaved(builder, *pair)]
-            for i, v in enumerate(vectors):
-                place = builder.add(to, builder.mul(k, constant(height * size)))
-                store_vector(builder, v, builder.add(place, constant(i * n * size)), a)
-
-        full, left = builder.sdiv(depth, constant(n)), builder.srem(depth, constant(n))
-        with cgutils.for_range(builder, full) as loop:
-            square(builder.mul(loop.index, constant(n)), None)
-        with builder.if_then(builder.icmp_signed(">", left, constant(0))):
-            square(builder.mul(full, constant(n)), first_lanes(builder, left, n))
-        return context.get_dummy_value()
-
-    i64 = types.int64
-    return types.void(*[i64] * 4, rows, code), codegen
-
-
 @intrinsic(prefer_literal=True)
 def interleave(typingctx: Any, to: Any, even: Any, odd: Any, count: Any, code: Any) -> Any:
     """Write to[2 * i] = even[i] and to[2 * i + 1] = odd[i] for i in range(count)."""
@@ -207,7 +162,7 @@ def interleave(typingctx: Any, to: Any, even: Any, odd: Any, count: Any, code: A
         with cgutils.for_range(builder, full) as loop:
             i = builder.mul(loop.index, constant(n))
             first, second = (load_vector(builder, at(address, i, 1), a, n) for address in (even, odd))
-            for half, mixed in enumerate(_interleaved(builder, first, second)):
+            for half, mixed in enumerate(interleaved(builder, first, second)):
                 store_vector(builder, mixed, builder.add(at(to, i, 2), constant(half * n * size)), a)
         done = builder.mul(full, constant(n))
         with cgutils.for_range(builder, builder.sub(count, done)) as loop:

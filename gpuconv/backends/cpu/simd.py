@@ -209,6 +209,28 @@ def store_part(builder: Any, value: Any, address: Any, code: int, count: Any) ->
     store_masked(builder, value, address, first_lanes(builder, count, value.type.count), code)
 
 
+def interleaved(builder: Any, first: Any, second: Any) -> list[Any]:
+    """Return the two vectors of first[0], second[0], first[1], second[1] and so on."""
+    n = first.type.count
+    orders = [[half * n // 2 + lane // 2 + n * (lane % 2) for lane in range(n)] for half in range(2)]
+    return [builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_I32, n), order)) for order in orders]
+
+
+def gather(builder: Any, address: Any, step: Any, code: int, n: int, mask: Any = None) -> Any:
+    """Load n elements that lie `step` bytes apart: those that a mask chooses, 0 for the others."""
+    lanes = ir.Constant(ir.VectorType(_I64, n), list(range(n)))
+    addresses = builder.add(broadcast(builder, address, n), builder.mul(lanes, broadcast(builder, step, n)))
+    places = builder.inttoptr(addresses, ir.VectorType(element_type(code).as_pointer(), n))
+    type_ = _shaped(element_type(code), n)
+    mask = ir.Constant(ir.VectorType(ir.IntType(1), n), [1] * n) if mask is None else mask
+    align = ir.Constant(_I32, BYTES[code])
+    suffix = f"v{n}" + {0: "f32", 1: "f64"}.get(code, f"i{8 * BYTES[code]}")
+    types_ = [places.type, _I32, mask.type, type_]
+    name = f"llvm.masked.gather.{suffix}.v{n}p0"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(type_, types_), name)
+    return builder.call(function, [places, align, mask, ir.Constant(type_, None)])
+
+
 def widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> Any:
     """Convert what was loaded as `source` into the type of the sums."""
     if source == accumulator:
@@ -481,7 +503,12 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
                             with builder.if_then(builder.icmp_signed(">", left, constant(0))):
                                 pairs(done, left)
                         with other:
-                            elements(constant(0), count)
+                            vectors = builder.sdiv(builder.add(count, constant(n - 1)), constant(n))
+                            with cgutils.for_range(builder, vectors) as loop:
+                                i = builder.mul(loop.index, constant(n))
+                                mask = first_lanes(builder, builder.sub(count, i), n)
+                                value = gather(builder, builder.add(address, builder.mul(i, step)), step, a, n, mask)
+                                store_masked(builder, value, builder.add(to, builder.mul(i, constant(size))), mask, a)
         return context.get_dummy_value()
 
     i64 = types.int64
