@@ -127,6 +127,8 @@ def algorithm(backend_name: str, name: str) -> ModuleType:
 
 def rows(call: Call, backend_name: str) -> tuple[Row, ...]:
     """Return a row for every algorithm of one backend, in the registry's order."""
+    from gpuconv import calibration
+
     module = backend(backend_name)
     missing = module.unavailable()
     found = []
@@ -135,7 +137,8 @@ def rows(call: Call, backend_name: str) -> tuple[Row, ...]:
         if reason is None:
             candidate, device = algorithm(backend_name, name), module.device()
             reason = candidate.supports(call, device)
-            seconds = candidate.cost(call, device) if reason is None else None
+            if reason is None:
+                seconds = candidate.cost(call, device) * calibration.factor(backend_name, name, device.name)
         found.append(Row(backend_name, name, reason, seconds))
     return tuple(found)
 
