@@ -1,4 +1,4 @@
-"""The command `gpuconv`: `filter` images, `explain` a convolution, `info` about this machine.
+"""The command `gpuconv`: `filter` images, `explain` a convolution, `bench`, `tune`, `warmup`, `info`.
 
 Exit status: 0, or 1 if a file failed, 2 for bad arguments, 130 after Ctrl-C.
 """
@@ -122,9 +122,50 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--algorithm", default="auto")
     explain.set_defaults(run=_explain)
 
+    bench = commands.add_parser(
+        "bench",
+        help="time this machine beside the libraries that are installed",
+        description="Time gpuconv and, where they are installed, torch, SciPy and OpenCV on the same arrays with "
+        "equally many threads, in turn in one run, and compare the results. The table gives the least time of each.",
+    )
+    bench.add_argument("--group", action="append", metavar="NAME", help="only this group of cases; may be repeated")
+    bench.add_argument("--seconds", type=_positive, default=0.3, help="for each case and library (%(default)s)")
+    bench.add_argument("--threads", type=int, metavar="N", help="threads of every library; gpuconv's own by default")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    bench.add_argument("--plot", type=Path, metavar="PNG", help="draw the ratios there")
+    bench.set_defaults(run=_bench)
+
+    tune = commands.add_parser(
+        "tune",
+        help="measure each CPU algorithm here, so that choices fit this machine",
+        description="Measure each CPU algorithm on some problems and write a file of factors for its estimates, where "
+        "that betters the choices. Never needed; GPUCONV_TUNING names the file.",
+    )
+    tune.add_argument("--seconds", type=_positive, default=0.1, help="for each algorithm and problem (%(default)s)")
+    tune.add_argument("--dry-run", action="store_true", help="print the factors and write nothing")
+    tune.set_defaults(run=_tune)
+
+    warmup = commands.add_parser(
+        "warmup",
+        help="compile all CPU kernels into the cache now",
+        description="Compile the kernels of every CPU algorithm into the cache, so that no later call waits for it.",
+    )
+    warmup.add_argument("--dtype", action="append", metavar="NAME", help="only this dtype; may be repeated")
+    warmup.set_defaults(run=_warmup)
+
     info = commands.add_parser("info", help="show versions, devices and threads: what a bug report needs")
     info.set_defaults(run=_info)
     return parser
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds above 0")
+    return value
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -152,6 +193,53 @@ def _info(_: argparse.Namespace) -> int:
     import gpuconv
 
     gpuconv.show_config()
+    return 0
+
+
+def _bench(a: argparse.Namespace) -> int:
+    from gpuconv import benchmark, imaging
+
+    for name in a.group or ():
+        if name not in benchmark.GROUPS:
+            raise _UsageError(f"--group {name} is unknown; valid are {', '.join(benchmark.GROUPS)}")
+    for option, path in (("--json", a.json), ("--plot", a.plot)):
+        if path is not None and not path.parent.is_dir():
+            raise _UsageError(f"{option} {str(path)!r}: the folder {str(path.parent)!r} does not exist")
+    try:
+        if a.plot is not None:
+            imaging.check_output_name(a.plot)
+        threads = benchmark.set_threads(a.threads)
+    except (imaging.ImageError, ValueError) as error:
+        raise _UsageError(str(error)) from None
+    report = benchmark.run(tuple(a.group or benchmark.GROUPS), a.seconds, threads)
+    print(report)
+    if a.json is not None:
+        a.json.write_text(report.json(), encoding="utf-8")
+    if a.plot is not None:
+        from gpuconv.benchmark_plot import draw
+
+        draw(report).save(a.plot)
+    return 1 if any(row.wrong for row in report.rows) else 0
+
+
+def _tune(a: argparse.Namespace) -> int:
+    from gpuconv import calibration
+
+    return calibration.tune(a.seconds, dry_run=a.dry_run)
+
+
+def _warmup(a: argparse.Namespace) -> int:
+    from gpuconv import warmup
+    from gpuconv.dtypes import SUPPORTED, to_numpy
+
+    for name in a.dtype or ():
+        if name not in SUPPORTED:
+            raise _UsageError(f"--dtype {name} is not supported; valid are {', '.join(SUPPORTED)}")
+        try:
+            to_numpy(name)
+        except ModuleNotFoundError as error:
+            raise _UsageError(f"--dtype {name} needs {error.name}, which is not installed") from None
+    warmup.warm_up(a.dtype or ())
     return 0
 
 

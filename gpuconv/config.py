@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpuconv import dispatch
+from gpuconv import calibration, dispatch
 
 __all__ = ["Backend", "Backends", "backends", "cache_directory", "config_text", "show_config"]
 
@@ -89,6 +89,7 @@ def config_text() -> str:
         "processor": _processor(),
         "cores": f"{_usable_cores()} of {os.cpu_count() or 1} usable",
         "kernel cache": cache_directory(),
+        **({"tuning file": str(tuned)} if (tuned := calibration.file_path()) and tuned.exists() else {}),
         **{name: os.environ[name] for name in sorted(os.environ) if name.startswith(("GPUCONV_", "NUMBA_"))},
     }
     lines = [f"{name:22} {value}" for name, value in rows.items()]

@@ -164,6 +164,8 @@ def _reason(module: ModuleType, call: Call, device: Any) -> str | None:
 
 def rows(call: Call, backend_name: str) -> tuple[Row, ...]:
     """Return a row for every algorithm of one backend, in the registry's order."""
+    from gpuconv import calibration
+
     module = backend(backend_name)
     missing = module.unavailable()
     found = []
@@ -172,7 +174,8 @@ def rows(call: Call, backend_name: str) -> tuple[Row, ...]:
         if reason is None:
             candidate, device = algorithm(backend_name, name), module.device()
             reason = _reason(candidate, call, device)
-            seconds = candidate.cost(call, device) if reason is None else None
+            if reason is None:
+                seconds = candidate.cost(call, device) * calibration.factor(backend_name, name, device.name)
         found.append(Row(backend_name, name, reason, seconds))
     return tuple(found)
 

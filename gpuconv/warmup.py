@@ -1,0 +1,95 @@
+"""`gpuconv warmup`: compiles the kernels of every CPU algorithm into the cache, before anybody waits for them.
+
+The kernels are shape-generic, yet a shape may decide which of several an algorithm takes. No algorithm's choice is
+known here: many small problems of different channels, kernels, strides, sizes and layouts are run through each of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gpuconv import dispatch
+from gpuconv.dtypes import SUPPORTED
+from gpuconv.errors import UnsupportedError
+from gpuconv.progress import Progress
+from gpuconv.workload import Workload
+
+__all__ = ["warm_up", "workloads"]
+
+_BACKEND = "cpu"
+
+
+def workloads() -> tuple[Workload, ...]:
+    """Return small problems that between them reach every kernel."""
+    return tuple(_workloads())
+
+
+def _operations(rank: int, x: tuple[int, ...], w: tuple[int, ...], **arguments: Any) -> Iterator[Workload]:
+    """Yield every operation on one problem."""
+    for function in (f"conv{rank}d", f"grad.conv{rank}d_input", f"grad.conv{rank}d_weight"):
+        yield Workload(function, x, w, arguments)
+    if arguments.get("padding_mode", "zeros") == "zeros":
+        # The transpose reads as many channels as the forward call writes.
+        is_last = arguments.get("layout") == "channels_last"
+        y = (*x[:-1], w[0]) if is_last else (x[0], w[0], *x[2:])
+        yield Workload(f"conv_transpose{rank}d", y, w, arguments)
+
+
+def _workloads() -> Iterator[Workload]:
+    for outputs in (1, 3, 8, 24, 70):
+        yield from _operations(2, (1, 2, 9, 12), (outputs, 2, 3, 3), padding=1)
+    for rank in (1, 2, 3):
+        for kernel in (1, 3, 5):
+            size, taps = (8,) * rank, (kernel,) * rank
+            for stride in (1, 2):
+                yield from _operations(rank, (1, 3, *size), (4, 3, *taps), stride=stride, padding=kernel // 2)
+            yield from _operations(rank, (1, 24, *size), (24, 24, *taps), padding=kernel // 2)
+            yield from _operations(rank, (1, *size, 24), (24, 24, *taps), padding=kernel // 2, layout="channels_last")
+            yield from _operations(rank, (1, 6, *size), (6, 1, *taps), padding=kernel // 2, groups=6)
+    for mode in ("nearest", "wrap"):
+        yield from _operations(2, (1, 24, 9, 9), (24, 24, 3, 3), padding=1, padding_mode=mode)
+    # Sizes of output around those of tiles, for kernels of every orientation.
+    for high, wide in ((3, 3), (1, 3), (3, 1)):
+        for height, width in ((2, 2), (3, 3), (4, 4), (6, 6), (7, 5), (8, 16), (24, 24)):
+            for channels in (16, 70):
+                yield Workload(
+                    "conv2d", (1, channels, height, width), (32, channels, high, wide),
+                    {"padding": (high // 2, wide // 2)},
+                )  # fmt: skip
+    for n in (2, 3, 4, 6, 7, 100):
+        yield Workload("conv1d", (1, 16, n), (32, 16, 3), {"padding": 1})
+    for n in (2, 3, 4, 6, 7, 9):
+        yield Workload("conv2d", (1, 32, n, n), (32, 32, 3, 3), {"padding": 2, "dilation": 2})
+
+
+def warm_up(dtypes: Sequence[str] = ()) -> int:
+    """Run every workload through every CPU algorithm that serves it, and return how many runs that took.
+
+    Parameters
+    ----------
+    dtypes : sequence of str
+        The dtypes to compile for; all that can be computed in here by default.
+    """
+    found = importlib.util.find_spec("ml_dtypes") is not None
+    dtypes = tuple(dtypes) or tuple(name for name in SUPPORTED if found or name != "bfloat16")
+    algorithms = dispatch.backend(_BACKEND).ALGORITHMS
+    bar = Progress(len(dtypes) * len(algorithms))
+    runs = 0
+    for i, dtype in enumerate(dtypes):
+        for j, algorithm in enumerate(algorithms):
+            bar.show(i * len(algorithms) + j, f"{dtype} {algorithm}")
+            runs += sum(_run(work, dtype, algorithm) for work in workloads())
+    bar.show(len(dtypes) * len(algorithms), f"{runs} runs")
+    bar.close()
+    return runs
+
+
+def _run(work: Workload, dtype: str, algorithm: str) -> bool:
+    """Run one workload, and say whether the algorithm serves it."""
+    try:
+        work.prepare(dtype, backend=_BACKEND, algorithm=algorithm)()
+    except UnsupportedError:
+        return False
+    return True
