@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from support import python
 
-_WORK = """
+_WORK = '''
 import numpy as np
 from numba.core import event
 
 class Compiled(event.Listener):
-    '''Names of gpuconv's functions that Numba compiled, as opposed to loaded from its cache.'''
+    """Names of gpuconv's functions that Numba compiled, as opposed to loaded from its cache."""
     def __init__(self):
         self.names = []
     def on_start(self, found):
@@ -26,29 +26,48 @@ compiled = Compiled()
 event.register("numba:compile", compiled)
 
 import gpuconv
+from gpuconv.backends.cpu import ALGORITHMS
 
-def work(size, channels, kernel, dtype):
+def work(size, channels, kernel):
     for rank in (1, 2, 3):
-        x = np.ones((2, channels) + (size,) * rank, dtype)
-        w = np.ones((channels + 1, channels) + (kernel,) * rank, dtype)
-        y = getattr(gpuconv, f"conv{rank}d")(x, w, padding=1)
-        getattr(gpuconv, f"conv_transpose{rank}d")(y, w, stride=2)
-        getattr(gpuconv.grad, f"conv{rank}d_input")(x.shape, w, y, padding=1)
-        getattr(gpuconv.grad, f"conv{rank}d_weight")(x, w.shape, y, padding=1)
+        x = np.ones((2, channels) + (size,) * rank, np.float32)
+        w = np.ones((channels + 1, channels) + (kernel,) * rank, np.float32)
+        y = getattr(gpuconv, f"conv{rank}d")(x, w, padding=1, algorithm="direct")
+        getattr(gpuconv, f"conv_transpose{rank}d")(y, w, stride=2, algorithm="direct")
+        getattr(gpuconv.grad, f"conv{rank}d_input")(x.shape, w, y, padding=1, algorithm="direct")
+        getattr(gpuconv.grad, f"conv{rank}d_weight")(x, w.shape, y, padding=1, algorithm="direct")
     for mode in ("nearest", "symmetric", "mirror", "wrap"):
-        image, depthwise = np.ones((1, channels, 2 * size, size), dtype), np.ones((channels, 1, kernel, kernel), dtype)
-        gpuconv.conv2d(image, depthwise, None, 2, kernel, 2, channels, padding_mode=mode)
-    view = np.ones((2, 6 * size, size, 2 * channels), dtype)[:, ::-3, :, ::2]
-    gpuconv.conv2d(view, np.ones((2, channels, kernel, kernel), dtype), padding=1, layout="channels_last")
+        image = np.ones((1, channels, 2 * size, size), np.float32)
+        depthwise = np.ones((channels, 1, kernel, kernel), np.float32)
+        gpuconv.conv2d(image, depthwise, None, 2, kernel, 2, channels, padding_mode=mode, algorithm="direct")
+    view = np.ones((2, 6 * size, size, 2 * channels), np.float32)[:, ::-3, :, ::2]
+    w = np.ones((2, channels, kernel, kernel), np.float32)
+    gpuconv.conv2d(view, w, padding=1, layout="channels_last", algorithm="direct")
 
-work(9, 3, 3, np.float32)
+def layer(size, channels):
+    """A 3x3 layer by every algorithm that serves it."""
+    x, w = np.ones((1, channels, size, size), np.float32), np.ones((8, channels, 3, 3), np.float32)
+    for name in ALGORITHMS:
+        try:
+            gpuconv.conv2d(x, w, padding=1, backend="cpu", algorithm=name)
+        except gpuconv.UnsupportedError:
+            pass
+
+# Few and many channels, small and large maps: what an algorithm has more than one kernel for.
+work(9, 3, 3)
+work(9, 9, 3)
+for size in (8, 40):
+    for channels in (1, 32):
+        layer(size, channels)
 print(len(compiled.names), *compiled.names)
-"""
+'''
 
 _MORE = """
 before = len(compiled.names)
 for size, channels, kernel in ((5, 1, 1), (16, 4, 2), (17, 17, 3), (33, 2, 5)):
-    work(size, channels, kernel, np.float32)
+    work(size, channels, kernel)
+for size, channels in ((9, 40), (45, 48), (63, 1)):
+    layer(size, channels)
 print(len(compiled.names) - before, *compiled.names[before:])
 """
 

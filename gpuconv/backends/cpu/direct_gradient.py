@@ -55,7 +55,6 @@ def serves(call: Call) -> bool:
 
 class _Geometry(NamedTuple):
     words: Array
-    vectors: int
     tasks: int
     scratch_bytes: int
     slice_tasks: int
@@ -99,7 +98,7 @@ def _geometry(problem: ConvProblem, accumulator: str) -> _Geometry:
     scratch = geometry.round_up(y_offset + math.prod(blocks) * row_chunk * size, 64)
     slice_tasks = max(1, int(geometry.TASK_FLOPS / max(problem.flops / (tasks * parts), 1)))
     words = call.reshape(1).view(np.int64)
-    return _Geometry(words, vectors, tasks * parts, scratch, slice_tasks, tasks, elements, tuple(keep))
+    return _Geometry(words, tasks * parts, scratch, slice_tasks, tasks, elements, tuple(keep))
 
 
 @njit(error_model="numpy")
@@ -124,15 +123,13 @@ def _channels_innermost(to, width, start, rows, row_step, count, step, lanes, so
 
 
 @functools.cache
-def _outer_products(source: int, accumulator: int, vectors: int) -> int:
+def _outer_products(source: int, accumulator: int) -> int:
     size, element, lanes = simd.BYTES[accumulator], simd.BYTES[source], simd.lanes_of(accumulator)
     version = simd.source_version()
-    return int(_make_outer_products(source, accumulator, vectors, size, element, lanes, version).address)
+    return int(_make_outer_products(source, accumulator, size, element, lanes, version).address)
 
 
-def _make_outer_products(
-    source: int, accumulator: int, vectors: int, size: int, element: int, lanes: int, version: int
-) -> Any:
+def _make_outer_products(source: int, accumulator: int, size: int, element: int, lanes: int, version: int) -> Any:
     """Return the kernel; a task is one partial sum, group, chunk of outputs and chunk of channels."""
 
     @cfunc(kernels.KERNEL, cache=True, error_model="numpy")
@@ -166,17 +163,21 @@ def _make_outer_products(
             for k in range(nz):
                 for j in range(ny):
                     _channels_innermost(
-                        packed_y + (k * ny + j) * nx * place, p.row_chunk, corner + k * p.yz + j * p.yy, rows_here, p.yc,
-                        nx, p.yx, lanes, source, accumulator, size, element,
+                        packed_y + (k * ny + j) * nx * place, p.row_chunk, corner + k * p.yz + j * p.yy, rows_here,
+                        p.yc, nx, p.yx, lanes, source, accumulator, size, element,
                     )  # fmt: skip
             rows = max(1, min(ny, _L1_BYTES // (nx * place)))
             for k in range(nz):
                 for j in range(0, ny, rows):
                     fresh = number == first and k == 0 and j == 0
-                    outer(
-                        sums, packed_y + (k * ny + j) * nx * place, scratch + (k * f.pitch_y + j) * pitch, pitch,
-                        f.pairs, pairs, min(rows, ny - j), nx, fresh, vectors, accumulator,
-                    )  # fmt: skip
+                    y, x = packed_y + (k * ny + j) * nx * place, scratch + (k * f.pitch_y + j) * pitch
+                    high = min(rows, ny - j)
+                    if p.row_chunk == 4 * lanes:
+                        outer(sums, y, x, pitch, f.pairs, pairs, high, nx, fresh, 4, accumulator)
+                    elif p.row_chunk == 2 * lanes:
+                        outer(sums, y, x, pitch, f.pairs, pairs, high, nx, fresh, 2, accumulator)
+                    else:
+                        outer(sums, y, x, pitch, f.pairs, pairs, high, nx, fresh, 1, accumulator)
 
     return outer_products
 
@@ -232,7 +233,7 @@ def weight_gradient(call: Call, w: Array, codes: tuple[int, int, int], operands:
     fill = np.array([problem.padding_value, 0], dtype)
     words = g.words.copy()
     words[: len(operands) + 4] = (*operands, 0, 0, fill.ctypes.data, partials.ctypes.data)
-    threads.run(_outer_products(source, accumulator, g.vectors), words, g.tasks, g.scratch_bytes, g.slice_tasks)
+    threads.run(_outer_products(source, accumulator), words, g.tasks, g.scratch_bytes, g.slice_tasks)
     taps = np.indices(problem.kernel).reshape(problem.rank, -1).T
     offsets = np.ascontiguousarray(taps @ np.array(w.strides[2:], np.int64))
     finishing = np.array(
