@@ -24,7 +24,8 @@ from gpuconv.dtypes import SUPPORTED, result_dtype, to_numpy
 from gpuconv.problem import OPERATIONS, ConvProblem
 
 __all__ = [
-    "DTYPES", "OPERATIONS", "Engine", "assert_close", "assert_same_specials", "compute", "engines", "expected", "inputs", "makes", "poisoned",
+    "DTYPES", "OPERATIONS", "Engine", "assert_close", "assert_same_specials", "compute",
+    "engines", "expected", "inputs", "makes", "poisoned",
     "python", "random_array", "reachable", "reduction_length", "rng", "simulated", "tolerance", "within",
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Winograd convolution: 3x3 (and 3-tap) kernels of stride 1 and any dilation with fewer products than the definition has.
+"""Winograd convolution: small kernels of stride 1 and any dilation with fewer products than the definition has.
 
 Input tiles and weights are transformed, multiplied element by element, summed over the channels and transformed back.
 See docs/kernels.md for the points, the error, the blocking and what it reaches.
