@@ -196,6 +196,8 @@ def test_reasons() -> None:
         (Call(square, "weight_gradient", "float32"), "weight"),
         (Call(ConvProblem.make((1, 32, 9, 9), (32, 32, 3, 3), stride=2), "forward", "float32"), "stride"),
         (Call(ConvProblem.make((1, 32, 9, 9), (32, 32, 7, 7)), "forward", "float32"), "kernel"),
+        (Call(ConvProblem.make((0, 32, 9, 9), (32, 32, 3, 3)), "forward", "float32"), "empty"),
+        (Call(ConvProblem.make((1, 32, 9, 9), (0, 32, 3, 3)), "input_gradient", "float32"), "channels"),
         (Call(ConvProblem.make((1, 8, 9, 9), (32, 8, 3, 3)), "forward", "float32"), "channels"),
     ):
         assert words in str(winograd.supports(call, device))
