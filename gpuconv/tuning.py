@@ -77,6 +77,8 @@ class WinogradCost(NamedTuple):
     """Floating-point operations a second of the products."""
     traffic: float
     """Bytes of transformed weights read a second, where the tiles of a block are few."""
+    exchange: float
+    """Bytes of transformed inputs a second that one core writes and another reads."""
     transform: float
     """Seconds for each transformed input or output value."""
     weights: float
@@ -88,9 +90,9 @@ class WinogradCost(NamedTuple):
 CPU_WINOGRAD: dict[int, WinogradCost] = {
     # Vector width in bits -> constants. 512: measured on two cores of an Emerald Rapids Xeon, 2026-11-22; the others
     # are in proportion to the direct algorithm's.
-    512: WinogradCost(25e-6, 175e9, 45e9, 0.25e-9, 0.12e-9, 0.22e-9),
-    256: WinogradCost(25e-6, 85e9, 45e9, 0.4e-9, 0.25e-9, 0.35e-9),
-    128: WinogradCost(25e-6, 30e9, 20e9, 1.0e-9, 0.6e-9, 0.8e-9),
+    512: WinogradCost(25e-6, 175e9, 45e9, 8e9, 0.25e-9, 0.12e-9, 0.22e-9),
+    256: WinogradCost(25e-6, 85e9, 45e9, 8e9, 0.4e-9, 0.25e-9, 0.35e-9),
+    128: WinogradCost(25e-6, 30e9, 20e9, 5e9, 1.0e-9, 0.6e-9, 0.8e-9),
 }
 
 CUDA_COSTS: dict[str, Cost] = {

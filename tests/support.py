@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
 
 __all__ = [
-    "DTYPES", "OPERATIONS", "Engine", "assert_close", "assert_same_specials", "compute", "engines", "environment", "expected",
-    "inputs", "makes", "marks", "opened", "poisoned", "python", "random_array", "reachable", "reduction_length", "rng",
-    "simulated", "tolerance", "within",
+    "DTYPES", "OPERATIONS", "Engine", "assert_close", "assert_same_specials", "compute", "engines", "environment",
+    "expected", "inputs", "makes", "marks", "opened", "poisoned", "python", "random_array", "reachable",
+    "reduction_length", "rng", "simulated", "tolerance", "within",
 ]  # fmt: skip
 
 DTYPES = SUPPORTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,17 +44,18 @@ def limit_of(problem: ConvProblem, operation: str) -> tuple[float, float]:
 
 
 @pytest.fixture(params=FORMS_2D)
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Every 2-d form in turn, whichever the estimates prefer."""
     chosen: int = request.param
     monkeypatch.setattr(winograd_geometry, "possible_forms", lambda _problem: (chosen,))
     winograd_geometry.geometry.cache_clear()
-    request.addfinalizer(winograd_geometry.geometry.cache_clear)
-    return chosen
+    yield chosen
+    winograd_geometry.geometry.cache_clear()
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("channels", [16, 64, 200, 512])
-def test_the_error_is_within_its_bound_for_any_number_of_channels(form: int, channels: int) -> None:
+def test_the_error_is_within_its_bound_for_any_number_of_channels(channels: int) -> None:
     generator = rng(f"error {channels}")
     x = generator.standard_normal((1, channels, 14, 21)).astype("f")
     w = generator.standard_normal((40, channels, 3, 3)).astype("f")
@@ -111,13 +113,20 @@ def test_fill_values(form: int) -> None:
     assert_close(compute(ENGINE, call, "fill"), expected(call, "fill"), limit, f"form {form}")
 
 
-@pytest.mark.parametrize(("rank", "kernel"), [(1, (3,)), (2, (1, 3)), (2, (3, 1))])
-def test_three_taps_on_one_axis(rank: int, kernel: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("kernel", [(3,), (1, 3), (3, 1), (2,), (4,), (5,), (2, 2), (4, 4), (5, 5)], ids=str)
+def test_other_kernels(kernel: tuple[int, ...]) -> None:
     for keywords in ({"padding": "same"}, {"dilation": 3}, {"padding": "causal", "dilation": 2}):
         for operation in ("forward", "input_gradient"):
-            call = call_of((2, 20, *(19, 45)[-rank:]), (24, 20, *kernel), operation, **keywords)
+            call = call_of((2, 33, *(19, 45)[-len(kernel) :]), (40, 33, *kernel), operation, **keywords)
             limit = limit_of(call.problem, operation)
-            assert_close(compute(ENGINE, call, "three"), expected(call, "three"), limit, str(kernel))
+            assert_close(compute(ENGINE, call, "other"), expected(call, "other"), limit, str(kernel))
+    generator = rng(f"error {kernel}")
+    x = generator.standard_normal((1, 200, *(14, 21)[-len(kernel) :])).astype("f")
+    w = generator.standard_normal((40, 200, *kernel)).astype("f")
+    convolve = getattr(gpuconv, f"conv{len(kernel)}d")
+    exact = convolve(x.astype("d"), w.astype("d"))
+    result = convolve(x, w, algorithm="winograd", backend="cpu")
+    assert np.linalg.norm(result - exact) <= 1e-6 * np.linalg.norm(exact)
 
 
 @pytest.mark.parametrize("array", ["x", "w"])
@@ -139,7 +148,8 @@ def test_special_values_reach_their_receptive_field_only(form: int, array: str, 
         assert_same_specials(out, wanted, f"form {form} {value}")
 
 
-def test_numbers_that_only_the_transform_overflows(form: int) -> None:
+@pytest.mark.usefixtures("form")
+def test_numbers_that_only_the_transform_overflows() -> None:
     call = call_of((1, 16, 8, 8), (16, 16, 3, 3), padding=1)
     x, w = np.full((1, 16, 8, 8), 1.5e37, "f"), np.zeros((16, 16, 3, 3), "f")
     w[:, 0, 1, 1] = 16
@@ -148,7 +158,8 @@ def test_numbers_that_only_the_transform_overflows(form: int) -> None:
     np.testing.assert_allclose(out, 2.4e38, rtol=1e-5)
 
 
-def test_a_plan_gives_the_same_numbers(form: int) -> None:
+@pytest.mark.usefixtures("form")
+def test_a_plan_gives_the_same_numbers() -> None:
     call = call_of((1, 48, 15, 15), (70, 48, 3, 3), padding=1)
     generator = rng("plan")
     x, w = (random_array(shape, "float32", generator) for shape in call.problem.shapes("forward")[:2])
@@ -158,8 +169,9 @@ def test_a_plan_gives_the_same_numbers(form: int) -> None:
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
-def test_the_division_among_threads_changes_no_number(form: int, workers: int) -> None:
+def test_the_division_among_threads_changes_no_number(workers: int) -> None:
     for shape, keywords in (((1, 32, 14, 14), {}), ((3, 100, 30, 33), {"dilation": 2}), ((1, 64, 9, 200), {})):
         call = call_of(shape, (72, shape[1], 3, 3), padding=2, **keywords)
         generator = rng("threads")
@@ -183,7 +195,9 @@ def test_reasons() -> None:
         (Call(square, "forward", "float64"), "float32"),
         (Call(square, "weight_gradient", "float32"), "weight"),
         (Call(ConvProblem.make((1, 32, 9, 9), (32, 32, 3, 3), stride=2), "forward", "float32"), "stride"),
-        (Call(ConvProblem.make((1, 32, 9, 9), (32, 32, 5, 5)), "forward", "float32"), "kernel"),
+        (Call(ConvProblem.make((1, 32, 9, 9), (32, 32, 7, 7)), "forward", "float32"), "kernel"),
+        (Call(ConvProblem.make((0, 32, 9, 9), (32, 32, 3, 3)), "forward", "float32"), "empty"),
+        (Call(ConvProblem.make((1, 32, 9, 9), (0, 32, 3, 3)), "input_gradient", "float32"), "channels"),
         (Call(ConvProblem.make((1, 8, 9, 9), (32, 8, 3, 3)), "forward", "float32"), "channels"),
     ):
         assert words in str(winograd.supports(call, device))

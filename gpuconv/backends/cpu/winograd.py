@@ -1,4 +1,4 @@
-"""Winograd convolution: 3x3 (and 3-tap) kernels of stride 1 and any dilation with fewer products than the definition has.
+"""Winograd convolution: small kernels of stride 1 and any dilation with fewer products than the definition has.
 
 Input tiles and weights are transformed, multiplied element by element, summed over the channels and transformed back.
 See docs/kernels.md for the points, the error, the blocking and what it reaches.
@@ -46,6 +46,8 @@ def supports(call: Call, device: Device) -> str | None:
     if call.operation != "forward" and call.problem.padding_mode != "zeros":
         return "the gradient of a border other than zeros is folded by direct"
     problem = _correlation(call)
+    if problem.batch * problem.out_channels == 0:
+        return "the result is empty"
     if any(s > 1 for s in (*problem.stride, *problem.input_dilation)):
         return "it needs a stride of 1"
     if not possible_forms(problem):
@@ -127,8 +129,6 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     problem = _correlation(call)
     if call.operation != "forward":
         x, y = y, x
-    if y.size == 0:
-        return
     g = geometry(problem, packed is not None)
     kept = []
     if packed is None and not g.transforms_inside:

@@ -1,4 +1,4 @@
-"""How the Winograd kernel divides a call: form, blocks of tiles, stages and scratch memory, settled once for each call."""
+"""How the Winograd kernel divides a call, settled once for each: form, blocks of tiles, stages and scratch memory."""
 
 from __future__ import annotations
 
@@ -188,6 +188,8 @@ def _division(s: _Sizes, most: int, split: bool, packed: bool, workers: int) -> 
         then += weights * rates.weights
     else:
         then += 4 * weights * number / s.groups / rates.traffic
+    if split:
+        first += total * s.tile_bytes / rates.exchange
     if split or math.prod(block) * s.tile_bytes > _INPUT_BYTES:
         then += total * s.tile_bytes * s.blocks / rates.traffic
     before = 0.0 if packed or inside else weights * rates.kept_weights
@@ -202,7 +204,10 @@ def _division(s: _Sizes, most: int, split: bool, packed: bool, workers: int) -> 
 def _best_division(s: _Sizes, packed: bool, workers: int) -> _Division:
     large = max(_PRODUCTS // s.products, 2 * most_tiles())
     small = max(min(large, _INPUT_BYTES // s.tile_bytes), 2 * most_tiles())
-    found = [_division(s, most, False, packed, workers) for most in {small, large}]
+    # One block for each worker is an even division where whole blocks of the best size would not be.
+    even = -(-s.batch * s.tiles_y // workers) * s.tiles_x
+    sizes = {small, large, even} if even <= 2 * small else {small, large}
+    found = [_division(s, most, False, packed, workers) for most in sorted(sizes)]
     if workers > 1 and s.batch * s.tiles_y * s.tiles_x * s.groups * s.tile_bytes <= _SPLIT_BYTES:
         found.append(_division(s, large, True, packed, workers))
     return min(found)
@@ -274,5 +279,3 @@ def geometry(problem: ConvProblem, packed: bool) -> Geometry:
     """Return the tables of a correlation, of the form that is the fastest by estimate."""
     found = [_make(problem, form, packed, threads.count()) for form in possible_forms(problem)]
     return min(found, key=lambda g: g.seconds)
-
-

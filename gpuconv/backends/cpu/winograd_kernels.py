@@ -39,25 +39,25 @@ from gpuconv.boundary import source_index
 
 __all__ = ["CALL", "FUSED", "INPUTS", "PRODUCTS", "WEIGHTS", "kernel", "products"]
 
-CALL = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            # the arrays, the bytes between neighbours along each of their axes, and the transformed weights and inputs
-            "x xn xc xy xx y yn yc yy yx w wg wo wc wy wx bias fill u v stage multiply "
-            # channels and outputs of one group; vectors of channels, in all and in a chunk that is summed apart
-            "channels outputs vectors chunk groups batch "
-            # border: mode, the range of inputs that negative padding leaves, the padding before
-            "mode low_y low_x size_y size_x pad_y pad_x dilation_y dilation_x "
-            # outputs, tiles in all and in a block
-            "out_y out_x tiles_y tiles_x block_n block_y block_x blocks_n blocks_y blocks_x "
-            # tile rows whose outputs are written together
-            "written "
-            # bytes: of scratch parts, of what is repeated
-            "in_pitch columns_offset columns_pitch v_offset m_offset pixels_offset edge_offset u_offset taps_offset "
-            "v_step v_block m_step u_step u_block u_group u_scratch_step"
-        ).split()
-    ]
+
+def _record(names: str) -> np.dtype[Any]:
+    return np.dtype([(name, np.int64) for name in names.split()])
+
+
+CALL = _record(
+    # the arrays, the bytes between neighbours along each of their axes, and the transformed weights and inputs
+    "x xn xc xy xx y yn yc yy yx w wg wo wc wy wx bias fill u v stage multiply "
+    # channels and outputs of one group; vectors of channels, in all and in a chunk that is summed apart
+    "channels outputs vectors chunk groups batch "
+    # border: mode, the range of inputs that negative padding leaves, the padding before
+    "mode low_y low_x size_y size_x pad_y pad_x dilation_y dilation_x "
+    # outputs, tiles in all and in a block
+    "out_y out_x tiles_y tiles_x block_n block_y block_x blocks_n blocks_y blocks_x "
+    # tile rows whose outputs are written together
+    "written "
+    # bytes: of scratch parts, of what is repeated
+    "in_pitch columns_offset columns_pitch v_offset m_offset pixels_offset edge_offset u_offset taps_offset "
+    "v_step v_block m_step u_step u_block u_group u_scratch_step"
 )
 """One call; the first 22 fields belong to the caller's arrays, the stage and the function for products."""
 
@@ -346,9 +346,7 @@ def _write_outputs(p, b, group, block, scratch, my, mx, ty, tx, form):  # type: 
                                 inside, LANES,
                             )  # fmt: skip
                 if not _is_finite(total):
-                    _repair(
-                        p, pixels, n0 + image, group, output, outputs, y0, lines, x0, width, ty, tx
-                    )
+                    _repair(p, pixels, n0 + image, group, output, outputs, y0, lines, x0, width, ty, tx)
                 step = p.dilation_y * p.yy
                 if step == width * p.yx:
                     _write_pixels(p, corner + y0 * p.yy, pixels, lines * width, outputs)
@@ -390,8 +388,8 @@ def kernel(form: int) -> int:
     """Return the address of the kernel of a form."""
     down, across = forms(form)
     digest = hashlib.blake2b(f"{down}{across}{simd.source_version()}".encode(), digest_size=7).digest()
-    sizes = (len(m) for matrices in (down, across) for m in (matrices.output, matrices.input, matrices.weights[0]))
-    return int(_compiled(form, *sizes, int.from_bytes(digest, "big")).address)
+    (my, ny, ty), (mx, nx, tx) = ((len(m.output), len(m.input), len(m.weights[0])) for m in (down, across))
+    return int(_compiled(form, my, ny, ty, mx, nx, tx, int.from_bytes(digest, "big")).address)
 
 
 def _compiled(form: int, my: int, ny: int, ty: int, mx: int, nx: int, tx: int, version: int) -> Any:

@@ -116,7 +116,9 @@ def _combine(builder: Any, terms: Sequence[tuple[Fraction, Any]]) -> Any:
 def _mirrored(a: Sequence[Fraction], b: Sequence[Fraction]) -> bool:
     """Whether b is a with its odd entries negated, and both have even and odd ones: the points p and -p."""
     return (
-        all(v == (-u if i % 2 else u) for i, (u, v) in enumerate(zip(a, b, strict=True))) and any(a[::2]) and any(a[1::2])
+        all(v == (-u if i % 2 else u) for i, (u, v) in enumerate(zip(a, b, strict=True)))
+        and any(a[::2])
+        and any(a[1::2])
     )
 
 
@@ -182,7 +184,7 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
         if len(parts) == 1:
             columns = parts
         elif len(parts) == 2:
-            columns = [shuffle(*parts, [*range(k, k + 4), *range(k + 8, k + 12)]) for k in (0, 4)]
+            columns = [shuffle(parts[0], parts[1], [*range(k, k + 4), *range(k + 8, k + 12)]) for k in (0, 4)]
         else:
             near, far = [*range(8), *range(16, 24)], [*range(8, 16), *range(24, 32)]
             first = [*range(4), *range(8, 12), *range(16, 20), *range(24, 28)]
@@ -464,7 +466,16 @@ _UNROLLED = 4
 
 @intrinsic
 def multiply(
-    typingctx: Any, tiles: Any, to: Any, v: Any, u: Any, groups: Any, is_first: Any, ahead: Any, lines: Any, ahead_v: Any
+    typingctx: Any,
+    tiles: Any,
+    to: Any,
+    v: Any,
+    u: Any,
+    groups: Any,
+    is_first: Any,
+    ahead: Any,
+    lines: Any,
+    ahead_v: Any,
 ) -> Any:
     """Multiply: to[t, k] (+)= sum over c of v[c // LANES, t, c % LANES] * u[c, k], k below 2 * LANES.
 
@@ -477,6 +488,9 @@ def multiply(
         From 1 to `most_tiles()`.
     to, v, u : int64
         Addresses.
+    ahead, ahead_v : int64
+        Addresses of the weights and inputs of later products, to be prefetched: of the weights `lines` cache lines
+        for every four channels.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -535,10 +549,19 @@ def multiply(
 
 @intrinsic
 def call_products(
-    typingctx: Any, function: Any, tiles: Any, to: Any, v: Any, u: Any, groups: Any, is_first: Any, ahead: Any, lines: Any,
+    typingctx: Any,
+    function: Any,
+    tiles: Any,
+    to: Any,
+    v: Any,
+    u: Any,
+    groups: Any,
+    is_first: Any,
+    ahead: Any,
+    lines: Any,
     ahead_v: Any,
 ) -> Any:
-    """Call `multiply` at an address: it is the same for every form, and takes longest to compile."""  # fmt: skip
+    """Call `multiply` at an address: it is the same for every form, and takes longest to compile."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9)
