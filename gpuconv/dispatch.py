@@ -34,7 +34,19 @@ from gpuconv.errors import BackendUnavailableError, UnsupportedError
 if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
 
-__all__ = ["BACKENDS", "PRECISIONS", "Call", "Explanation", "Factors", "Row", "algorithm", "backend", "choose", "explain", "rows"]
+__all__ = [
+    "BACKENDS",
+    "PRECISIONS",
+    "Call",
+    "Explanation",
+    "Factors",
+    "Row",
+    "algorithm",
+    "backend",
+    "choose",
+    "explain",
+    "rows",
+]
 
 BACKENDS = ("cpu", "cuda")
 PRECISIONS = ("highest", "high", "tf32")
@@ -49,7 +61,7 @@ class Call:
     dtype: str
     precision: str = "high"
     sums: str = ""
-    """The real dtype of w and of the sums, where `dtype` does not settle it: an image of integers, weights of floats."""
+    """The real dtype of w and of the sums where `dtype` does not settle it: integers beside weights of floats."""
     result: str = ""
     """The dtype of y, given with `sums`. Floats lose their fraction on their way into integers."""
     factored: bool = False
@@ -92,7 +104,7 @@ class Call:
 
 
 class Factors(NamedTuple):
-    """Weights of a one-channel filter as their factors: one vector for each spatial axis, and what sums are divided by."""
+    """Weights of a one-channel filter as factors, a vector for each spatial axis, and what sums are divided by."""
 
     vectors: tuple[Any, ...]
     divisor: float = 1.0

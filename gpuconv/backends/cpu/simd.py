@@ -31,9 +31,9 @@ __all__ = [
     "cpu_name",
     "element_type",
     "fill_run",
+    "has_fma",
     "lanes_of",
     "load",
-    "has_fma",
     "load_part",
     "load_vector",
     "multiply_add",
@@ -378,7 +378,7 @@ def call(typingctx: Any, function: Any, arguments: Any) -> Any:
 
 @contextlib.contextmanager
 def counted(builder: Any, count: Any) -> Iterator[Any]:
-    """Emit a loop of `count` turns that is not unrolled, and yield its index: kernels unroll by hand what gains by it."""
+    """Emit a loop of `count` turns that LLVM does not unroll, and yield its index."""
     entry = builder.basic_block
     body, end = builder.append_basic_block("turn"), builder.append_basic_block("turned")
     builder.cbranch(builder.icmp_signed(">", count, constant(0)), body, end)
