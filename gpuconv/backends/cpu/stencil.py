@@ -76,7 +76,9 @@ def cost(call: Call, device: Device) -> float:
     vectors = math.prod(problem.output[:-1]) * -(-problem.output[-1] // lanes)
     products = vectors * lanes * math.prod(problem.kernel) * problem.in_channels // problem.groups
     flops = 2.0 * products * problem.batch * problem.out_channels
-    rate = constants.flops * device.threads * 4 / size
+    # Rows of the kernel share loads: one row is bound by them, eight come near the peak.
+    high = 1 if problem.rank == 1 else problem.kernel[-2]
+    rate = constants.flops * device.threads * 4 / size * (1.6 if high >= 8 else 1.0 if high > 1 else 0.6)
     if problem.in_channels > problem.groups and problem.out_channels // problem.groups >= 4:
         # A load of inputs feeds the rows of one output only; direct's feeds several outputs.
         rate *= 0.3

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.rows import copy_places, fill_places, split_places, write_places
-from gpuconv.backends.cpu.simd import call, load, store
+from gpuconv.backends.cpu.simd import call, load, read, store
 from gpuconv.boundary import source_index
 
 __all__ = ["CALL", "block_packing", "correlation", "record", "row_packing", "row_writing", "source_place"]
@@ -59,10 +59,16 @@ def row_packing(source: int, accumulator: int) -> int:
 
 
 def _row_packing(source: int, accumulator: int, size: int, version: int) -> Any:
-    @cfunc(types.void(*[types.int64] * 11), cache=True, error_model="numpy")
-    def pack(to, start, first, count, pitch, advance, size_x, step, mode, is_outside, fill):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    @cfunc(types.void(types.int64), cache=True, error_model="numpy")
+    def pack(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
             return
+        to, start, first, count, pitch, advance = (
+            read(a), read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40)
+        )  # fmt: skip
+        size_x, step, mode, is_outside, fill = (
+            read(a + 48), read(a + 56), read(a + 64), read(a + 72), read(a + 80)
+        )  # fmt: skip
         value = load(fill, accumulator, accumulator)
         _pack_row(
             to, start, first, count, pitch, advance, size_x, step, mode, is_outside, value, source, accumulator, size
@@ -78,11 +84,11 @@ def row_writing(accumulator: int, target: int) -> int:
 
 
 def _row_writing(accumulator: int, target: int, version: int) -> Any:
-    @cfunc(types.void(*[types.int64] * 3), cache=True, error_model="numpy")
-    def write(to, address, count):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    @cfunc(types.void(types.int64), cache=True, error_model="numpy")
+    def write(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
             return
-        write_places(to, address, count, accumulator, target)
+        write_places(read(a), read(a + 8), read(a + 16), accumulator, target)
 
     return write
 
@@ -167,12 +173,14 @@ def block_packing(source: int, accumulator: int) -> int:
 
 
 def _block_packing(source: int, accumulator: int, x_size: int, size: int, version: int) -> Any:
-    @cfunc(types.void(*[types.int64] * 11), cache=True, error_model="numpy")
-    def pack(record, x, to, plane, row, rows, qz, qy, qx, nx, again):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    @cfunc(types.void(types.int64), cache=True, error_model="numpy")
+    def pack(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         """Copy input rows `row` to `rows` of a plane; `again`: over another channel's, whose border is still there."""
         if version == 0:
             return
-        p = carray(_call_record(record), 1)[0]
+        x, to, plane, row, rows = read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40)
+        qz, qy, qx, nx, again = read(a + 48), read(a + 56), read(a + 64), read(a + 72), read(a + 80)
+        p = carray(_call_record(read(a)), 1)[0]
         size_z, size_y, size_x = p.high_z - p.low_z, p.high_y - p.low_y, p.high_x - p.low_x
         fill = load(p.fill, accumulator, accumulator)
         count, advance, mode = nx + p.reach_x, p.advance_x, p.mode

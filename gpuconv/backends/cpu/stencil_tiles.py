@@ -27,6 +27,7 @@ from gpuconv.backends.cpu.simd import (
     lanes_of,
     load_vector,
     multiply_add,
+    read,
     store_part,
     store_vector,
 )
@@ -56,13 +57,14 @@ def block(rows: int, code: int) -> int:
 
 
 def _block(rows: int, code: int, version: int) -> Any:
-    i64 = types.int64
-
-    @cfunc(types.void(*[i64] * 11), cache=True, error_model="numpy")
-    def compute(y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    @cfunc(types.void(types.int64), cache=True, error_model="numpy")
+    def compute(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
             return
-        _stencil(y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor, rows, code)
+        _stencil(
+            read(a), read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40), read(a + 48), read(a + 56),
+            read(a + 64), read(a + 72), read(a + 80), rows, code,
+        )  # fmt: skip
 
     return compute
 
