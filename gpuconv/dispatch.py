@@ -67,7 +67,7 @@ class Call:
     dtype: str
     precision: str = "high"
     sums: str = ""
-    """The real dtype of w and of the sums, where `dtype` does not settle it: an image of integers, weights of floats."""
+    """The real dtype of w and of the sums where `dtype` does not settle it: integers beside weights of floats."""
     result: str = ""
     """The dtype of y, given with `sums`. Floats lose their fraction on their way into integers."""
     factored: bool = False
@@ -110,7 +110,7 @@ class Call:
 
 
 class Factors(NamedTuple):
-    """Weights of a one-channel filter as their factors: one vector for each spatial axis, and what sums are divided by."""
+    """Weights of a one-channel filter as factors, a vector for each spatial axis, and what sums are divided by."""
 
     vectors: tuple[Any, ...]
     divisor: float = 1.0

@@ -241,7 +241,7 @@ def _ready(
 
 
 def _factors(weights: Array, dtype: np.dtype[Any]) -> Factors | None:
-    """Return the two vectors whose outer product the weights are, within the dtype's rounding; None if there are none."""
+    """Return the two vectors whose outer product the weights are to the dtype's rounding; None if there are none."""
     row, column = np.unravel_index(np.argmax(np.abs(weights)), weights.shape)
     pivot = weights[row, column]
     if not np.isfinite(pivot) or pivot == 0:

@@ -102,7 +102,7 @@ def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, so
 
 @intrinsic(prefer_literal=True)
 def split_places(typingctx: Any, evens: Any, odds: Any, address: Any, count: Any, source: Any, accumulator: Any) -> Any:
-    """Copy 2 * count neighbouring elements: those of even number to `evens`, the others to `odds`; no more is written."""
+    """Copy 2 * count neighbouring elements, every second to `evens`, the others to `odds`; no more is written."""
     s, a = source.literal_value, accumulator.literal_value
     n = lanes_of(a)
 
@@ -129,9 +129,7 @@ def split_places(typingctx: Any, evens: Any, odds: Any, address: Any, count: Any
         at = builder.add(address, builder.mul(done, constant(2 * BYTES[s])))
         wanted = builder.mul(left, constant(2))
         low = simd.load_part(builder, at, s, n, wanted)
-        high = simd.load_part(
-            builder, builder.add(at, constant(n * BYTES[s])), s, n, builder.sub(wanted, constant(n))
-        )
+        high = simd.load_part(builder, builder.add(at, constant(n * BYTES[s])), s, n, builder.sub(wanted, constant(n)))
         for value, place in halves(low, high, done):
             store_part(builder, value, place, a, left)
         return context.get_dummy_value()

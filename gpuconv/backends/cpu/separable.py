@@ -17,12 +17,11 @@ from gpuconv.backends.cpu.simd import CODES
 from gpuconv.backends.cpu.stencil_kernels import row_packing
 from gpuconv.backends.cpu.stencil_tiles import block
 from gpuconv.boundary import MODES
-from gpuconv.dispatch import Factors
 from gpuconv.tuning import CPU_COSTS
 
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
-    from gpuconv.dispatch import Call
+    from gpuconv.dispatch import Call, Factors
     from gpuconv.problem import ConvProblem
 
     Array = np.ndarray[Any, Any]

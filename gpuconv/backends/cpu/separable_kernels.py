@@ -5,29 +5,23 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
 from numba import carray, cfunc, from_dtype, types
 
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.simd import call
-from gpuconv.backends.cpu.stencil_kernels import source_place
+from gpuconv.backends.cpu.stencil_kernels import record, source_place
 
 __all__ = ["CALL", "passes"]
 
-CALL = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            # the arrays, the bytes between neighbours along their axes, and a pass's weights after its part
-            "x xn xy xx y yn yy row_part row_weights column_part column_weights fill zero divisor "
-            # the functions that pack a row and compute 8, 4 and 1 rows, and bytes of an element
-            "pack block_8 block_4 block_1 size "
-            "mode low_y low_x high_y high_x offset_y offset_x count_y count_x "
-            "block_y block_x blocks_y blocks_x reach_y reach_x rows "
-            # the scratch memory: elements of a packed row that are read, and bytes of a row of sums and of what precedes them
-            "used sums_step sums_offset"
-        ).split()
-    ]
+CALL = record(
+    # the arrays, the bytes between neighbours along their axes, and a pass's weights after its part
+    "x xn xy xx y yn yy row_part row_weights column_part column_weights fill zero divisor "
+    # the functions that pack a row and compute 8, 4 and 1 rows, and bytes of an element
+    "pack block_8 block_4 block_1 size "
+    "mode low_y low_x high_y high_x offset_y offset_x count_y count_x "
+    "block_y block_x blocks_y blocks_x reach_y reach_x rows "
+    # the scratch memory: places of a packed row that are read, bytes of a row of sums and of what precedes
+    "used sums_step sums_offset"
 )
 """One call; what belongs to the caller's arrays comes first."""
 
@@ -66,8 +60,8 @@ def _passes(version: int) -> Any:
                 call(
                     p.pack,
                     (
-                        scratch, x + (iy + p.low_y) * p.xy, qx + p.offset_x - p.low_x, nx + p.reach_x, p.used, 1, size_x,
-                        p.xx, p.mode, int(iy < 0), p.fill,
+                        scratch, x + (iy + p.low_y) * p.xy, qx + p.offset_x - p.low_x, nx + p.reach_x, p.used, 1,
+                        size_x, p.xx, p.mode, int(iy < 0), p.fill,
                     ),
                 )  # fmt: skip
                 call(

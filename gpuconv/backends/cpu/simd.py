@@ -391,15 +391,20 @@ def zero(typingctx: Any, accumulator: Any) -> Any:
 
 @intrinsic
 def call(typingctx: Any, function: Any, arguments: Any) -> Any:
-    """Call the compiled function at an address with a tuple of int64; it returns nothing.
+    """Call the compiled function at an address with the address of a tuple of int64,.
 
-    What is called by its address is compiled once, and not again into every kernel that calls it.
+    What is called by its address is compiled once, and not again into every kernel that calls it. Arguments that do
+    not fit in registers would be copied on the stack, by vectors just after they were stored one by one: that stalls.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         values = cgutils.unpack_tuple(builder, args[1])
-        type_ = ir.FunctionType(ir.VoidType(), [_I64] * len(values))
-        builder.call(builder.inttoptr(args[0], type_.as_pointer()), values)
+        record = cgutils.alloca_once(builder, ir.ArrayType(_I64, len(values)))
+        start = builder.ptrtoint(record, _I64)
+        for i, value in enumerate(values):
+            store_vector(builder, value, builder.add(start, constant(8 * i)), 3)
+        type_ = ir.FunctionType(ir.VoidType(), [_I64])
+        builder.call(builder.inttoptr(args[0], type_.as_pointer()), [start])
         return context.get_dummy_value()
 
     return types.void(types.int64, arguments), codegen
@@ -407,7 +412,7 @@ def call(typingctx: Any, function: Any, arguments: Any) -> Any:
 
 @contextlib.contextmanager
 def counted(builder: Any, count: Any) -> Iterator[Any]:
-    """Emit a loop of `count` turns that is not unrolled, and yield its index: kernels unroll by hand what gains by it."""
+    """Emit a loop of `count` turns that LLVM does not unroll, and yield its index."""
     entry = builder.basic_block
     body, end = builder.append_basic_block("turn"), builder.append_basic_block("turned")
     builder.cbranch(builder.icmp_signed(">", count, constant(0)), body, end)

@@ -76,7 +76,9 @@ def cost(call: Call, device: Device) -> float:
     vectors = math.prod(problem.output[:-1]) * -(-problem.output[-1] // lanes)
     products = vectors * lanes * math.prod(problem.kernel) * problem.in_channels // problem.groups
     flops = 2.0 * products * problem.batch * problem.out_channels
-    rate = constants.flops * device.threads * 4 / size
+    # Rows of the kernel share loads: one row is bound by them, eight come near the peak.
+    high = 1 if problem.rank == 1 else problem.kernel[-2]
+    rate = constants.flops * device.threads * 4 / size * (1.6 if high >= 8 else 1.0 if high > 1 else 0.6)
     if problem.in_channels > problem.groups and problem.out_channels // problem.groups >= 4:
         # A load of inputs feeds the rows of one output only; direct's feeds several outputs.
         rate *= 0.3
@@ -129,8 +131,9 @@ class _Correlation:
         source, sums, result = CODES[name_of(x.dtype)], CODES[self.dtype.name], CODES[name_of(y.dtype)]
         words[:23] = (
             *self._operand(x), *self._operand(y)[:-1], _address(packed), _address(start), _address(self.fill),
-            0 if divisor == 1.0 else _address(by), _address(words), kernels.block_packing(source, sums), block(8, sums), block(4, sums),
-            block(1, sums), 0 if sums == result else kernels.row_writing(sums, result), self.dtype.itemsize, y.itemsize,
+            0 if divisor == 1.0 else _address(by), _address(words), kernels.block_packing(source, sums),
+            block(8, sums), block(4, sums), block(1, sums),
+            0 if sums == result else kernels.row_writing(sums, result), self.dtype.itemsize, y.itemsize,
         )  # fmt: skip
         words[_BIAS_STEP] = 0 if bias is None else start.itemsize
         threads.run(kernels.correlation(), words, g.tasks, g.scratch_bytes, g.slice_tasks)
@@ -151,12 +154,12 @@ def pack(call: Call, w: Array) -> Array:
     return _correlation(call).pack(w)
 
 
-def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
+def run(
+    call: Call, x: Array, w: Array | Factors, y: Array, bias: Array | None = None, packed: Array | None = None
+) -> None:
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
     correlation = _correlation(call)
-    divisor = 1.0
-    if isinstance(w, Factors):
-        w, divisor = w.product(call.problem), w.divisor
-    packed = correlation.pack(w) if packed is None else packed
+    weights, divisor = (w.product(call.problem), w.divisor) if isinstance(w, Factors) else (w, 1.0)
+    packed = correlation.pack(weights) if packed is None else packed
     x, y = (x, y) if correlation.is_forward else (y, x)
     correlation.run(x, y, bias, packed, divisor)

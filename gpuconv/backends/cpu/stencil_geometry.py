@@ -61,9 +61,7 @@ def stencil_geometry(problem: ConvProblem, accumulator: str) -> Geometry:
     """Return the tables of a forward problem."""
     size = np.dtype(accumulator).itemsize
     lanes = simd.vector_bits() // 8 // size
-    kernel, stride, dilation = (
-        _three(values, 1) for values in (problem.kernel, problem.stride, problem.dilation)
-    )
+    kernel, stride, dilation = (_three(values, 1) for values in (problem.kernel, problem.stride, problem.dilation))
     output = _three(problem.output, 1)
     padding = [(0, 0)] * (3 - problem.rank) + list(problem.padding)
     reach = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
@@ -90,7 +88,9 @@ def stencil_geometry(problem: ConvProblem, accumulator: str) -> Geometry:
     counts = [-(-n // b) for n, b in zip(output, blocks, strict=True)]
     per_group = each * math.prod(blocks)
     wanted = 1 if problem.flops < _SMALL_FLOPS else 4 * threads.count()
-    chunk = max(1, min(groups, int(_TASK_FLOPS / max(per_group, 1)), groups * problem.batch * math.prod(counts) // wanted))
+    chunk = max(
+        1, min(groups, int(_TASK_FLOPS / max(per_group, 1)), groups * problem.batch * math.prod(counts) // wanted)
+    )
 
     parts, slices, weights = [], [], 0
     for c, t, a, b in itertools.product(
@@ -130,9 +130,7 @@ def stencil_geometry(problem: ConvProblem, accumulator: str) -> Geometry:
     call["sums_step"] = _odd_lines((blocks[2] + lanes) * size)
     scratch = int(call["sums_offset"]) + 8 * int(call["sums_step"])
     slice_tasks = max(1, int(2 * _TASK_FLOPS / max(per_group * chunk, 1)))
-    return Geometry(
-        call.reshape(1).view(np.int64), tasks, _round(scratch, 64), slice_tasks, tuple(slices), table
-    )
+    return Geometry(call.reshape(1).view(np.int64), tasks, _round(scratch, 64), slice_tasks, tuple(slices), table)
 
 
 def _blocks(

@@ -15,35 +15,36 @@ from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.rows import copy_places, fill_places, split_places, write_places
-from gpuconv.backends.cpu.simd import call, load, store
+from gpuconv.backends.cpu.simd import call, load, read, store
 from gpuconv.boundary import source_index
 
-__all__ = ["CALL", "block_packing", "correlation", "row_packing", "row_writing", "source_place"]
+__all__ = ["CALL", "block_packing", "correlation", "record", "row_packing", "row_writing", "source_place"]
 
-CALL = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            # the arrays, and the bytes between neighbours along each of their axes
-            "x xn xc xz xy xx y yn yc yz yy w bias fill divisor "
-            # the address of the record, the functions that pack rows, compute 8, 4 and 1 rows, and convert a row (or 0), and bytes of an element
-            "itself pack block_8 block_4 block_1 write size y_size "
-            # what a group has, the groups of a task, and the bytes of an output channel's weights
-            "channels outputs groups group_chunk group_chunks w_bytes bias_step parts part_count "
-            # the border mode, and the range of inputs that negative padding leaves on each axis
-            "mode low_z low_y low_x high_z high_y high_x "
-            # output j reads inputs advance * j + offset + ...; a task takes a block of outputs
-            "advance_z advance_y advance_x offset_z offset_y offset_x count_z count_y count_x "
-            "block_z block_y block_x blocks_z blocks_y blocks_x reach_z reach_y reach_x "
-            # rows of a tile: how many, how many outputs apart, and the bytes between the inputs that they begin with
-            "rows row_gap row_step column_step "
-            # the packed input: residues of columns modulo the advance, places of each that are read, and that it has,
-            # bytes of a row, a plane and a channel
-            "residues used pitch row_bytes plane channel_bytes "
-            # rows of sums that are yet to be converted
-            "sums_offset sums_step"
-        ).split()
-    ]
+
+def record(names: str) -> np.dtype[Any]:
+    """Return the dtype of a record of int64."""
+    return np.dtype([(name, np.int64) for name in names.split()])
+
+
+CALL = record(
+    # the arrays, and the bytes between neighbours along each of their axes
+    "x xn xc xz xy xx y yn yc yz yy w bias fill divisor "
+    # the record, the functions that pack rows, compute 8, 4 and 1 rows and convert a row, and an element's bytes
+    "itself pack block_8 block_4 block_1 write size y_size "
+    # what a group has, the groups of a task, and the bytes of an output channel's weights
+    "channels outputs groups group_chunk group_chunks w_bytes bias_step parts part_count "
+    # the border mode, and the range of inputs that negative padding leaves on each axis
+    "mode low_z low_y low_x high_z high_y high_x "
+    # output j reads inputs advance * j + offset + ...; a task takes a block of outputs
+    "advance_z advance_y advance_x offset_z offset_y offset_x count_z count_y count_x "
+    "block_z block_y block_x blocks_z blocks_y blocks_x reach_z reach_y reach_x "
+    # rows of a tile: how many, how many outputs apart, and the bytes between the inputs that they begin with
+    "rows row_gap row_step column_step "
+    # the packed input: residues of columns modulo the advance, places of each that are read, and that it has,
+    # bytes of a row, a plane and a channel
+    "residues used pitch row_bytes plane channel_bytes "
+    # rows of sums that are yet to be converted
+    "sums_offset sums_step"
 )
 """One call; what belongs to the caller's arrays comes first."""
 
@@ -58,10 +59,16 @@ def row_packing(source: int, accumulator: int) -> int:
 
 
 def _row_packing(source: int, accumulator: int, size: int, version: int) -> Any:
-    @cfunc(types.void(*[types.int64] * 11), cache=True, error_model="numpy")
-    def pack(to, start, first, count, pitch, advance, size_x, step, mode, is_outside, fill):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    @cfunc(types.void(types.int64), cache=True, error_model="numpy")
+    def pack(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
             return
+        to, start, first, count, pitch, advance = (
+            read(a), read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40)
+        )  # fmt: skip
+        size_x, step, mode, is_outside, fill = (
+            read(a + 48), read(a + 56), read(a + 64), read(a + 72), read(a + 80)
+        )  # fmt: skip
         value = load(fill, accumulator, accumulator)
         _pack_row(
             to, start, first, count, pitch, advance, size_x, step, mode, is_outside, value, source, accumulator, size
@@ -77,11 +84,11 @@ def row_writing(accumulator: int, target: int) -> int:
 
 
 def _row_writing(accumulator: int, target: int, version: int) -> Any:
-    @cfunc(types.void(*[types.int64] * 3), cache=True, error_model="numpy")
-    def write(to, address, count):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    @cfunc(types.void(types.int64), cache=True, error_model="numpy")
+    def write(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
             return
-        write_places(to, address, count, accumulator, target)
+        write_places(read(a), read(a + 8), read(a + 16), accumulator, target)
 
     return write
 
@@ -166,12 +173,14 @@ def block_packing(source: int, accumulator: int) -> int:
 
 
 def _block_packing(source: int, accumulator: int, x_size: int, size: int, version: int) -> Any:
-    @cfunc(types.void(*[types.int64] * 11), cache=True, error_model="numpy")
-    def pack(record, x, to, plane, row, rows, qz, qy, qx, nx, again):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-        """Copy input rows `row` to `rows` of one plane; `again`: over another channel's, whose border is still there."""
+    @cfunc(types.void(types.int64), cache=True, error_model="numpy")
+    def pack(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+        """Copy input rows `row` to `rows` of a plane; `again`: over another channel's, whose border is still there."""
         if version == 0:
             return
-        p = carray(_call_record(record), 1)[0]
+        x, to, plane, row, rows = read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40)
+        qz, qy, qx, nx, again = read(a + 48), read(a + 56), read(a + 64), read(a + 72), read(a + 80)
+        p = carray(_call_record(read(a)), 1)[0]
         size_z, size_y, size_x = p.high_z - p.low_z, p.high_y - p.low_y, p.high_x - p.low_x
         fill = load(p.fill, accumulator, accumulator)
         count, advance, mode = nx + p.reach_x, p.advance_x, p.mode

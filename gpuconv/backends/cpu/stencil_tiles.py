@@ -27,6 +27,7 @@ from gpuconv.backends.cpu.simd import (
     lanes_of,
     load_vector,
     multiply_add,
+    read,
     store_part,
     store_vector,
 )
@@ -56,19 +57,20 @@ def block(rows: int, code: int) -> int:
 
 
 def _block(rows: int, code: int, version: int) -> Any:
-    i64 = types.int64
-
-    @cfunc(types.void(*[i64] * 11), cache=True, error_model="numpy")
-    def compute(y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    @cfunc(types.void(types.int64), cache=True, error_model="numpy")
+    def compute(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
             return
-        _stencil(y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor, rows, code)
+        _stencil(
+            read(a), read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40), read(a + 48), read(a + 56),
+            read(a + 64), read(a + 72), read(a + 80), rows, code,
+        )  # fmt: skip
 
     return compute
 
 
 @intrinsic(prefer_literal=True)
-def _stencil(
+def _stencil(  # noqa: C901 - one emitter for each stage of a tile
     typingctx: Any,
     y: Any,
     y_step: Any,
@@ -103,7 +105,7 @@ def _stencil(
     height, a = rows.literal_value, code.literal_value
     n, size = lanes_of(a), BYTES[a]
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: C901
         y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor = args[:11]
         vector = ir.VectorType(element_type(a), n)
         start = broadcast(builder, load_vector(builder, bias, a, 1), n)
@@ -171,13 +173,13 @@ def _stencil(
                     every_row_apart()
                 else:
                     end = builder.append_basic_block("part.end")
-                    cases = [(k, lambda k=k: few(k)) for k in (2, 3) if k < height <= 4]
+                    cases = (2, 3) if height == 4 else ()
                     with builder.if_then(builder.icmp_signed(">=", taps, constant(height))):
                         shared()
                         builder.branch(end)
-                    for k, emit in cases:
+                    for k in cases:
                         with builder.if_then(builder.icmp_signed("==", taps, constant(k))):
-                            emit()
+                            few(k)
                             builder.branch(end)
                     every_row_apart()
                     builder.branch(end)
@@ -210,11 +212,9 @@ def _stencil(
 
 
 def _quotient(builder: Any, value: Any, by: Any, inverse: Any, code: int) -> Any:
-    """Return value / by, correctly rounded: a product with the reciprocal and one correction."""
+    """Return value / by: a product with the reciprocal and one correction, which rounds correctly where FMA exists."""
     quotient = builder.fmul(value, inverse)
-    error = builder.fsub(value, builder.fmul(quotient, by)) if not simd.has_fma() else multiply_add(
-        builder, builder.fneg(quotient), by, value, code
-    )
+    error = multiply_add(builder, builder.fneg(quotient), by, value, code)
     better = multiply_add(builder, error, inverse, quotient, code)
     # The correction of an infinite quotient is not a number.
     return builder.select(builder.fcmp_ordered("ord", better, better), better, quotient)

@@ -1,0 +1,153 @@
+"""Stencils and separable filters: mixed dtypes, factors, fused passes, remainders, borders and specials."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpuconv
+from gpuconv import ndimage
+from gpuconv.boundary import MODES
+from gpuconv.dispatch import Call, Factors, choose, rows
+from gpuconv.errors import UnsupportedError
+from gpuconv.ndimage.engine import _factors
+from gpuconv.problem import ConvProblem
+from support import rng
+
+scipy_ndimage = pytest.importorskip("scipy.ndimage")
+
+
+def definition(x: np.ndarray, w: np.ndarray, mode: str) -> np.ndarray:
+    """Return a two-dimensional correlation in float64, from shifted views of the padded input."""
+    pads = [(k // 2, k - 1 - k // 2) for k in w.shape]
+    wide = np.pad(x.astype(np.float64), pads, mode={"mirror": "reflect", "nearest": "edge", "wrap": "wrap"}[mode])
+    total = np.zeros(x.shape)
+    for (i, j), weight in np.ndenumerate(w.astype(np.float64)):
+        total += weight * wide[i : i + x.shape[0], j : j + x.shape[1]]
+    return total
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 7, 8, 9, 15, 17])
+def test_every_height_of_kernel_and_remainder_of_rows(k: int) -> None:
+    generator = rng(f"stencil {k}")
+    for h in (1, 3, 4, 5, 7, 8, 11, 19):
+        x = generator.uniform(-1, 1, (1, 1, h, 37)).astype(np.float32)
+        w = generator.uniform(-1, 1, (1, 1, k, 3)).astype(np.float32)
+        keywords = {"padding": ((k // 2, k - 1 - k // 2), 1), "padding_mode": "nearest"}
+        y = gpuconv.conv2d(x, w, **keywords, algorithm="stencil")
+        bound = np.finfo(np.float32).eps * (4 + 3 * k)
+        np.testing.assert_allclose(y[0, 0], definition(x[0, 0], w[0, 0], "nearest"), rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_borders_of_later_channels(stride: int) -> None:
+    """A later channel is packed over the border of the one before."""
+    generator = rng("channels of a task")
+    for width in (1, 2, 5, 16, 17, 33, 64):
+        x = generator.uniform(-1, 1, (2, 6, 9, width)).astype(np.float32)
+        w = generator.uniform(-1, 1, (6, 1, 5, 5)).astype(np.float32)
+        keywords = {"padding": ((2, 3), (3, 2)), "stride": stride, "groups": 6}
+        y = gpuconv.conv2d(x, w, **keywords, algorithm="stencil")
+        wanted = gpuconv.conv2d(x.astype(np.float64), w.astype(np.float64), **keywords, algorithm="direct")
+        np.testing.assert_allclose(y, wanted, rtol=0, atol=29 * np.finfo(np.float32).eps)
+
+
+@pytest.mark.parametrize("source", ["uint8", "int8", "uint16", "int16", "int32", "uint32", "float32"])
+@pytest.mark.parametrize("result", ["uint8", "int16", "float32", "float64"])
+def test_images_of_integers_as_scipy_has_them(source: str, result: str) -> None:
+    generator = rng(f"{source} {result}")
+    x = generator.integers(0, 100, (23, 41)).astype(source)
+    w = generator.uniform(0, 1, (3, 5)) / 15
+    ours = ndimage.correlate(x, w, output=result, mode="mirror")
+    theirs = scipy_ndimage.correlate(x, w, output=result, mode="mirror")
+    if result.startswith("float"):
+        np.testing.assert_allclose(ours, theirs, rtol=4e-6 if result == "float32" else 1e-13)
+    else:
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_call_of_two_dtypes_is_served_by_what_takes_it() -> None:
+    problem = ConvProblem.make((1, 1, 8, 8), (1, 1, 3, 3))
+    call = Call(problem, "forward", "uint8", sums="float64", result="uint8")
+    reasons = {row.algorithm: row.reason for row in rows(call, "cpu")}
+    assert reasons["direct"] == "it does not take other dtypes"
+    assert reasons["stencil"] is None
+    with pytest.raises(UnsupportedError, match="it does not take other dtypes"):
+        choose(call, "cpu", "direct")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("mode", ["mirror", "nearest", "wrap", "reflect", "constant"])
+def test_fused_passes_equal_passes_apart(dtype: str, mode: str) -> None:
+    generator = rng(f"fused {dtype} {mode}")
+    for shape in ((1, 1), (3, 40), (9, 8), (70, 17), (2, 33, 65), (2, 2, 9, 31)):
+        x = generator.uniform(-1, 1, shape).astype(dtype)
+        for arguments in ({"sigma": 1.3}, {"sigma": (2,) * (len(shape) - 1) + (0.7,), "order": 1}, {"sigma": 6}):
+            for cval in (0.0, 1.5):
+                ours = ndimage.gaussian_filter(x, **arguments, mode=mode, cval=cval)
+                theirs = scipy_ndimage.gaussian_filter(x.astype(np.float64), **arguments, mode=mode, cval=cval)
+                np.testing.assert_allclose(ours, theirs, rtol=0, atol=300 * np.finfo(dtype).eps)
+
+
+def test_fused_passes_run_as_one_and_leave_the_input() -> None:
+    x = rng("one").uniform(-1, 1, (40, 50)).astype(np.float32)
+    before = x.copy()
+    ndimage.uniform_filter(x, 5)
+    np.testing.assert_array_equal(x, before)
+    problem = ConvProblem.make((1, 1, 40, 50), (1, 1, 33, 33), padding=16, padding_mode="mirror")
+    assert choose(Call(problem, "forward", "float32", factored=True), "cpu").__name__.endswith("separable")
+
+
+def test_in_place_and_strided_outputs() -> None:
+    x = rng("in place").uniform(-1, 1, (30, 44)).astype(np.float32)
+    wanted = ndimage.gaussian_filter(x, 1.5)
+    strided = np.full((44, 30), np.nan, np.float32).T
+    np.testing.assert_array_equal(ndimage.gaussian_filter(x, 1.5, output=strided), wanted)
+    np.testing.assert_array_equal(ndimage.gaussian_filter(x, 1.5, output=x), wanted)
+
+
+def test_means_of_constants_and_whole_numbers_are_exact() -> None:
+    x = np.full((33, 47), np.float32(0.1))
+    np.testing.assert_allclose(ndimage.uniform_filter(x, 9), x, rtol=1e-6)
+    whole = 81 * rng("whole").integers(-50, 50, (33, 47)).astype(np.float32)
+    exact = scipy_ndimage.uniform_filter(whole.astype(np.float64), 9)
+    np.testing.assert_array_equal(ndimage.uniform_filter(whole, 9), exact.round().astype(np.float32))
+
+
+def test_infinities_in_divided_sums() -> None:
+    x = np.zeros((20, 40), np.float32)
+    x[5, 7], x[15, 30] = np.inf, np.nan
+    y = ndimage.uniform_filter(x, 3, mode="constant")
+    wanted = np.zeros_like(x)
+    wanted[4:7, 6:9], wanted[14:17, 29:32] = np.inf, np.nan
+    np.testing.assert_array_equal(y, wanted)
+
+
+def test_factors_are_found_within_rounding_only() -> None:
+    generator = rng("factors")
+    down, across = generator.uniform(-1, 1, 7), generator.uniform(-1, 1, 5)
+    product = np.outer(down, across)
+    for dtype in (np.float32, np.float64):
+        found = _factors(product.astype(dtype).astype(np.float64), np.dtype(dtype))
+        assert found is not None
+        np.testing.assert_allclose(np.outer(*found.vectors), product, rtol=8 * np.finfo(dtype).eps)
+    spoiled = product.copy()
+    spoiled[0, 0] *= 1 + 1e-5
+    assert _factors(spoiled, np.dtype(np.float32)) is None
+    assert _factors(np.zeros((3, 3)), np.dtype(np.float32)) is None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_with_factors_give_what_their_product_gives(mode: str) -> None:
+    generator = rng(f"rank one {mode}")
+    x = generator.uniform(-1, 1, (130, 140))
+    w = np.outer(generator.uniform(-1, 1, 11), generator.uniform(-1, 1, 9))
+    scipy_mode = {"zeros": "constant", "symmetric": "reflect"}.get(mode, mode)
+    ours = ndimage.correlate(x, w, mode=scipy_mode)
+    np.testing.assert_allclose(ours, scipy_ndimage.correlate(x, w, mode=scipy_mode), rtol=0, atol=1e-13)
+
+
+def test_factors_multiply_to_weights() -> None:
+    problem = ConvProblem.make((1, 1, 8, 8), (1, 1, 2, 3))
+    product = Factors((np.array([1.0, 2.0]), np.array([1.0, 0.0, -1.0]))).product(problem)
+    np.testing.assert_array_equal(product, [[[[1, 0, -1], [2, 0, -2]]]])
