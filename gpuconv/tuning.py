@@ -45,12 +45,14 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         128: Cost(10e-6, 18e9, 12e9),
     },
     "fir": {
+        # 512 measured (docs/kernels_fft.md), the others scaled by the width.
         512: Cost(9e-6, 45e9, 28e9),
         256: Cost(9e-6, 25e9, 28e9),
         128: Cost(9e-6, 12e9, 20e9),
     },
     "fft": {
-        # `flops`: passes of radix 2 over one complex number a second
+        # `flops`: passes of radix 2 over one complex number a second. 512 measured (docs/kernels_fft.md), the others
+        # scaled by the width.
         512: Cost(30e-6, 13e9, 20e9),
         256: Cost(30e-6, 7e9, 20e9),
         128: Cost(30e-6, 3e9, 20e9),

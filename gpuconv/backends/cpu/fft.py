@@ -33,6 +33,8 @@ __all__ = ["cost", "pack", "run", "supports"]
 _MOST_MEMORY = 256 << 20
 """Bytes of transformed weights, and of a thread's tiles, at most."""
 _FEWEST = 24
+_ALONE = 30e-6
+"""Seconds of work that one thread does sooner than it hands half of it over."""
 _WORDS = {name: i for i, name in enumerate(kernels.CALL.names or ())}
 
 
@@ -117,6 +119,7 @@ class _Plan:
         self.geometry: Geometry = geometry(self.problem, self.code, call.is_complex, self.tile)
         self.dtype = np.dtype(call.accumulator)
         self.transform = kernels.transform(self.code)
+        self.alone = self.tile.tasks * self.tile.task_seconds < _ALONE
         self.fill = np.array([self.problem.padding_value, 0], self.dtype)
         self.scale = np.array([1 / math.prod(self.tile.sizes)], self.dtype)
 
@@ -162,7 +165,7 @@ class _Plan:
         )  # fmt: skip
         words[_WORDS["self"]], words[_WORDS["transform"]] = _address(words), self.transform
         kernel = kernels.tiles(CODES[_real(self.call.dtype)], self.code, CODES[_real(name_of(y.dtype))])
-        threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks)
+        threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=self.alone)
         if flags.any():
             self._repair(x, self.weights(w), y, bias, np.flatnonzero(flags))
 
