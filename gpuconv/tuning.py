@@ -25,15 +25,15 @@ class Cost(NamedTuple):
 CPU_COSTS: dict[str, dict[int, Cost]] = {
     "direct": {
         # vector width in bits -> constants
-        512: Cost(30e-6, 100e9, 10e9),
-        256: Cost(30e-6, 50e9, 10e9),
-        128: Cost(30e-6, 20e9, 6e9),
+        512: Cost(30e-6, 100e9, 7e9),
+        256: Cost(30e-6, 50e9, 7e9),
+        128: Cost(30e-6, 20e9, 5e9),
     },
     "gemm": {
         # Rates of the float32 inner kernel alone; the algorithm counts the cycles of all else.
-        512: Cost(15e-6, 180e9, 8e9),
-        256: Cost(15e-6, 90e9, 8e9),
-        128: Cost(15e-6, 25e9, 5e9),
+        512: Cost(15e-6, 180e9, 12e9),
+        256: Cost(15e-6, 90e9, 12e9),
+        128: Cost(15e-6, 25e9, 8e9),
     },
 }
 
