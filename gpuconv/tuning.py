@@ -34,9 +34,9 @@ class Cost(NamedTuple):
 CPU_COSTS: dict[str, dict[int, Cost]] = {
     "direct": {
         # vector width in bits -> constants
-        512: Cost(30e-6, 100e9, 10e9),
-        256: Cost(30e-6, 50e9, 10e9),
-        128: Cost(30e-6, 20e9, 6e9),
+        512: Cost(30e-6, 100e9, 7e9),
+        256: Cost(30e-6, 50e9, 7e9),
+        128: Cost(30e-6, 20e9, 5e9),
     },
     "stencil": {
         # 2 cores of an Emerald Rapids Xeon, 2026-11-22: 83 to 112 GFLOP/s a core for kernels of 5 and 7 rows.
@@ -59,9 +59,9 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
     },
     "gemm": {
         # Rates of the float32 inner kernel alone; the algorithm counts the cycles of all else.
-        512: Cost(15e-6, 180e9, 8e9),
-        256: Cost(15e-6, 90e9, 8e9),
-        128: Cost(15e-6, 25e9, 5e9),
+        512: Cost(15e-6, 180e9, 12e9),
+        256: Cost(15e-6, 90e9, 12e9),
+        128: Cost(15e-6, 25e9, 8e9),
     },
     "separable": {
         # The same machine: sigma 1 to 8 on 2048 x 2048. The narrower widths are in proportion, not measured.

@@ -113,6 +113,7 @@ class _Work(NamedTuple):
     lanes: int
     inside: bool
     one_line: bool
+    """Whether tiles read x without a panel."""
     workers: int
 
 
@@ -126,7 +127,7 @@ def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> float:
     left = rows % ROWS
     short = max(left & 4, 0) / 2 + 1.4 * ((left >> 1 & 1) + (left & 1))
     compute = work.terms * (rows // ROWS * (vectors * ROWS / 2 + 2) + short * vectors + 4)
-    panels = work.packed_terms * 3 * (vectors + runs)
+    panels = 0.0 if work.one_line else work.packed_terms * 2.5 * (vectors + runs)
     lines = math.prod(
         (b + axis.reach) * len(axis.residues) for b, axis in zip(block[:2], work.axes[:2], strict=True)
     ) * len(work.axes[2].residues)
@@ -213,7 +214,7 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     )
     work = _Work(
         axes, max(rows, 1), channels, channels * sum(map(len, taps)), channels * sum(map(len, sets)), len(taps),
-        problem.batch * groups, lanes, inside, inside and problem.rank == 1, threads.count(),
+        problem.batch * groups, lanes, inside, inside and all(len(members) == 1 for members in sets), threads.count(),
     )  # fmt: skip
     (bz, by, bx), row_chunk, cycles = _choose(work, problem.flops)
     block = (bz, by, bx)

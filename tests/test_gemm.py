@@ -1,0 +1,95 @@
+"""The implicit matrix product where the shared problems do not reach: blocks, remainders, strides and plans."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import gpuconv
+
+RNG = np.random.default_rng(5)
+
+
+def arrays(x_shape, w_shape, dtype="float32"):
+    # Small integers: every sum is exact in float32, so results are compared bit by bit.
+    return (RNG.integers(-3, 4, shape).astype(dtype) for shape in (x_shape, w_shape))
+
+
+def run(function, x, w, algorithm, **arguments):
+    return function(x, w, algorithm=algorithm, backend="cpu", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "outputs"),
+    list(itertools.product((1, 15, 16, 17, 31, 33, 47, 49, 65, 97), (1, 3, 8, 13))),
+)
+def test_every_remainder_of_a_tile(pixels, outputs):
+    x, w = arrays((1, 5, pixels), (outputs, 5, 1))
+    want = np.einsum("oc,ncp->nop", w[..., 0], x)
+    np.testing.assert_array_equal(run(gpuconv.conv1d, x, w, "gemm"), want)
+
+
+@pytest.mark.parametrize("channels", [1, 129, 700])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_sums_longer_than_a_panel(channels, kernel):
+    x, w = arrays((2, channels, 9, 11), (21, channels, kernel, kernel))
+    want = run(gpuconv.conv2d, x, w, "direct", padding=kernel // 2)
+    np.testing.assert_array_equal(run(gpuconv.conv2d, x, w, "gemm", padding=kernel // 2), want)
+
+
+@pytest.mark.parametrize("stride", [2, 3, 5])
+def test_strides_of_every_way_of_copying(stride):
+    x, w = arrays((1, 3, 40, 83), (9, 3, 5, 5))
+    want = run(gpuconv.conv2d, x, w, "direct", stride=stride, padding=2)
+    np.testing.assert_array_equal(run(gpuconv.conv2d, x, w, "gemm", stride=stride, padding=2), want)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("outputs", [5, 16])
+def test_phases_of_a_transposed_convolution(stride, outputs):
+    x, w = arrays((2, 7, 9, 50), (7, outputs, 4, 4))
+    want = run(gpuconv.conv_transpose2d, x, w, "direct", stride=stride, padding=1)
+    np.testing.assert_array_equal(run(gpuconv.conv_transpose2d, x, w, "gemm", stride=stride, padding=1), want)
+
+
+def test_strided_arrays():
+    x, w = arrays((2, 12, 10, 18), (11, 6, 1, 1))
+    x = x[:, ::2, :, ::3]
+    big = np.full((2, 22, 10, 12), 7, np.float32)
+    y = big[:, ::2, :, ::2]
+    run(gpuconv.conv2d, x, w, "gemm", out=y)
+    np.testing.assert_array_equal(y, np.einsum("oc,nchw->nohw", w[..., 0, 0], x))
+    assert (big[:, 1::2] == 7).all()
+    assert (big[:, :, :, 1::2] == 7).all()
+
+
+def test_groups_with_rows_that_are_padded_when_packed():
+    x, w = arrays((1, 8, 6, 50), (10, 4, 3, 3))
+    want = run(gpuconv.conv2d, x, w, "direct", groups=2, padding=1)
+    plan = gpuconv.plan(gpuconv.conv2d, x.shape, w, groups=2, padding=1, algorithm="gemm", backend="cpu")
+    np.testing.assert_array_equal(plan(x), want)
+    np.testing.assert_array_equal(run(gpuconv.conv2d, x, w, "gemm", groups=2, padding=1), want)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_nan_reaches_its_receptive_field_only(dtype):
+    x, w = arrays((1, 4, 20, 21), (9, 4, 3, 3), dtype)
+    w[w == 0] = 1
+    x[0, 2, 7, 15] = np.nan
+    got = np.isnan(run(gpuconv.conv2d, x, w, "gemm", padding=1))
+    want = np.zeros_like(got)
+    want[:, :, 6:9, 14:17] = True
+    np.testing.assert_array_equal(got, want)
+
+
+def test_a_bias_is_added_once():
+    x, w = arrays((1, 500, 8, 8), (10, 500, 1, 1))
+    bias = np.arange(10, dtype=np.float32)
+    want = np.einsum("oc,nchw->nohw", w[..., 0, 0], x) + bias[:, None, None]
+    np.testing.assert_array_equal(run(gpuconv.conv2d, x, w, "gemm", bias=bias), want)
+
+
+def test_reasons():
+    x, w = arrays((1, 4, 8, 8), (4, 4, 3, 3))
+    rows = gpuconv.explain(gpuconv.conv2d, x.astype(np.float16), w.astype(np.float16)).rows
+    assert "float16" in next(row.reason for row in rows if row.algorithm == "gemm")
