@@ -79,7 +79,7 @@ class Report:
         return "\n".join(lines)
 
     def _mean(self, group: str) -> str:
-        ratios = [row.ratio for row in self.rows if row.group == group and row.ratio is not None]
+        ratios = [row.ratio for row in self.rows if row.group == group and row.ratio and not row.wrong]
         if not ratios:
             return ""
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
@@ -103,9 +103,10 @@ def set_threads(number: int | None) -> int:
     if number is not None:
         if not 1 <= number <= 64:
             raise ValueError(f"--threads {number} must be from 1 to 64")
-        os.environ["GPUCONV_NUM_THREADS"] = str(number)
     from gpuconv.backends.cpu import device
 
+    if number is not None and not device.cache_info().currsize:
+        os.environ["GPUCONV_NUM_THREADS"] = str(number)
     if number is not None and device().threads != number:
         raise ValueError(f"--threads {number} comes too late: gpuconv already uses {device().threads} in this process")
     return device().threads
