@@ -10,7 +10,7 @@ from typing import Any
 
 from gpuconv import arrays, dispatch
 from gpuconv.dispatch import Call, Explanation
-from gpuconv.dtypes import check_pair, result_dtype
+from gpuconv.dtypes import check_pair, result_dtype, to_numpy
 from gpuconv.errors import ShapeError, UnsupportedError
 from gpuconv.problem import ConvProblem
 
@@ -409,6 +409,8 @@ def _ready(
 ) -> tuple[Call, ModuleType]:
     """Return the call that the arguments mean and the algorithm that serves it."""
     call = make_call(operation, rank, first, second, written, dtype, geometry, precision, padding_value)
+    # Before the choice: what cannot be held need not be planned.
+    arrays.check_size(call.problem.shapes(operation)[2], result_dtype(to_numpy(dtype)))
     return call, dispatch.choose(call, backend, algorithm)
 
 

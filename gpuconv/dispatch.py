@@ -14,6 +14,8 @@ An algorithm is a module of a backend's folder, named in that backend's ``ALGORI
 
 and may have
 
+``TAKES``
+    Which of a call's `Call.extras` it takes; one without it is not asked for a call that has any.
 ``workspace(call) -> int``
     Bytes that a forward or transposed call takes besides its arrays: packed weights, and scratch memory of all threads.
 
@@ -27,7 +29,9 @@ import functools
 import importlib
 import math
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from gpuconv.dtypes import ACCUMULATORS, result_dtype, to_numpy
 from gpuconv.errors import BackendUnavailableError, UnsupportedError
@@ -40,6 +44,7 @@ __all__ = [
     "PRECISIONS",
     "Call",
     "Explanation",
+    "Factors",
     "Row",
     "algorithm",
     "backend",
@@ -61,10 +66,21 @@ class Call:
     operation: str
     dtype: str
     precision: str = "high"
+    sums: str = ""
+    """The real dtype of w and of the sums, where `dtype` does not settle it: an image of integers, weights of floats."""
+    result: str = ""
+    """The dtype of y, given with `sums`. Floats lose their fraction on their way into integers."""
+    factored: bool = False
+    """Whether w is a `Factors` in place of an array."""
 
     @functools.cached_property
     def _hash(self) -> int:
-        return hash((self.problem, self.operation, self.dtype, self.precision))
+        return hash((self.problem, self.operation, self.dtype, self.precision, self.sums, self.result, self.factored))
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What the call has that an algorithm must know of: see ``TAKES``."""
+        return ("other dtypes",) * bool(self.sums) + ("factors",) * self.factored
 
     def __hash__(self) -> int:
         return self._hash
@@ -72,7 +88,7 @@ class Call:
     @property
     def accumulator(self) -> str:
         """The real dtype that sums are kept in."""
-        return ACCUMULATORS[self.dtype]
+        return self.sums or ACCUMULATORS[self.dtype]
 
     @property
     def is_complex(self) -> bool:
@@ -89,7 +105,19 @@ class Call:
         """Bytes of the arrays read and written, each once."""
         *read, written = self.problem.shapes(self.operation)
         dtype = to_numpy(self.dtype)
-        return sum(map(math.prod, read)) * dtype.itemsize + math.prod(written) * result_dtype(dtype).itemsize
+        result = to_numpy(self.result) if self.result else result_dtype(dtype)
+        return sum(map(math.prod, read)) * dtype.itemsize + math.prod(written) * result.itemsize
+
+
+class Factors(NamedTuple):
+    """Weights of a one-channel filter as their factors: one vector for each spatial axis, and what sums are divided by."""
+
+    vectors: tuple[Any, ...]
+    divisor: float = 1.0
+
+    def product(self, problem: ConvProblem) -> Any:
+        """Return the weights as an array, not divided."""
+        return functools.reduce(np.multiply.outer, self.vectors).reshape(problem.w_shape)
 
 
 class Row(NamedTuple):
@@ -125,6 +153,15 @@ def algorithm(backend_name: str, name: str) -> ModuleType:
     return importlib.import_module(f"gpuconv.backends.{backend_name}.{name}")
 
 
+def _reason(module: ModuleType, call: Call, device: Any) -> str | None:
+    """Return why an algorithm cannot serve a call, or None."""
+    for extra in call.extras:
+        if extra not in getattr(module, "TAKES", ()):
+            return f"it does not take {extra}"
+    reason: str | None = module.supports(call, device)
+    return reason
+
+
 def rows(call: Call, backend_name: str) -> tuple[Row, ...]:
     """Return a row for every algorithm of one backend, in the registry's order."""
     from gpuconv import calibration
@@ -136,7 +173,7 @@ def rows(call: Call, backend_name: str) -> tuple[Row, ...]:
         reason, seconds = missing, None
         if reason is None:
             candidate, device = algorithm(backend_name, name), module.device()
-            reason = candidate.supports(call, device)
+            reason = _reason(candidate, call, device)
             if reason is None:
                 seconds = candidate.cost(call, device) * calibration.factor(backend_name, name, device.name)
         found.append(Row(backend_name, name, reason, seconds))
@@ -167,7 +204,7 @@ def choose(call: Call, backend_name: str, algorithm_name: str = "auto", max_work
         raise BackendUnavailableError(f"backend={backend_name!r} is not available: {missing}")
     if algorithm_name != "auto":
         named = algorithm(backend_name, algorithm_name)
-        reason = named.supports(call, backend(backend_name).device())
+        reason = _reason(named, call, backend(backend_name).device())
         if reason is not None:
             raise UnsupportedError(
                 f"algorithm={algorithm_name!r} of backend {backend_name!r} cannot serve this call: {reason}"

@@ -34,25 +34,36 @@ class Cost(NamedTuple):
 CPU_COSTS: dict[str, dict[int, Cost]] = {
     "direct": {
         # vector width in bits -> constants
-        512: Cost(15e-6, 100e9, 4e9),
-        256: Cost(15e-6, 50e9, 4e9),
-        128: Cost(15e-6, 20e9, 3e9),
+        512: Cost(30e-6, 100e9, 10e9),
+        256: Cost(30e-6, 50e9, 10e9),
+        128: Cost(30e-6, 20e9, 6e9),
     },
     "stencil": {
         512: Cost(10e-6, 90e9, 15e9),
         256: Cost(10e-6, 45e9, 15e9),
         128: Cost(10e-6, 18e9, 12e9),
     },
+    "fir": {
+        512: Cost(9e-6, 45e9, 28e9),
+        256: Cost(9e-6, 25e9, 28e9),
+        128: Cost(9e-6, 12e9, 20e9),
+    },
     "fft": {
         # `flops`: passes of radix 2 over one complex number a second
-        512: Cost(40e-6, 10e9, 20e9),
-        256: Cost(40e-6, 5e9, 20e9),
-        128: Cost(40e-6, 2.5e9, 20e9),
+        512: Cost(30e-6, 13e9, 20e9),
+        256: Cost(30e-6, 7e9, 20e9),
+        128: Cost(30e-6, 3e9, 20e9),
     },
     "gemm": {
-        512: Cost(15e-6, 150e9, 20e9),
-        256: Cost(15e-6, 75e9, 20e9),
-        128: Cost(15e-6, 20e9, 10e9),
+        # Rates of the float32 inner kernel alone; the algorithm counts the cycles of all else.
+        512: Cost(15e-6, 180e9, 8e9),
+        256: Cost(15e-6, 90e9, 8e9),
+        128: Cost(15e-6, 25e9, 5e9),
+    },
+    "separable": {
+        512: Cost(10e-6, 130e9, 12e9),
+        256: Cost(10e-6, 60e9, 12e9),
+        128: Cost(10e-6, 24e9, 10e9),
     },
 }
 
@@ -64,17 +75,22 @@ class WinogradCost(NamedTuple):
     """Seconds of a call that does nothing."""
     flops: float
     """Floating-point operations a second of the products."""
+    traffic: float
+    """Bytes of transformed weights read a second, where the tiles of a block are few."""
     transform: float
     """Seconds for each transformed input or output value."""
     weights: float
-    """Seconds for each transformed weight."""
+    """Seconds for each transformed weight that is used at once."""
+    kept_weights: float
+    """Seconds for each transformed weight that is written to memory."""
 
 
 CPU_WINOGRAD: dict[int, WinogradCost] = {
-    # vector width in bits -> constants
-    512: WinogradCost(25e-6, 150e9, 0.06e-9, 0.05e-9),
-    256: WinogradCost(25e-6, 75e9, 0.1e-9, 0.1e-9),
-    128: WinogradCost(25e-6, 25e9, 0.25e-9, 0.25e-9),
+    # Vector width in bits -> constants. 512: measured on two cores of an Emerald Rapids Xeon, 2026-11-22; the others
+    # are in proportion to the direct algorithm's.
+    512: WinogradCost(25e-6, 175e9, 45e9, 0.25e-9, 0.12e-9, 0.22e-9),
+    256: WinogradCost(25e-6, 85e9, 45e9, 0.4e-9, 0.25e-9, 0.35e-9),
+    128: WinogradCost(25e-6, 30e9, 20e9, 1.0e-9, 0.6e-9, 0.8e-9),
 }
 
 CUDA_COSTS: dict[str, Cost] = {

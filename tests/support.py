@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
 
 __all__ = [
-    "DTYPES", "OPERATIONS", "Engine", "assert_close", "compute", "engines", "environment", "expected",
+    "DTYPES", "OPERATIONS", "Engine", "assert_close", "assert_same_specials", "compute", "engines", "environment", "expected",
     "inputs", "makes", "marks", "opened", "poisoned", "python", "random_array", "reachable", "reduction_length", "rng",
     "simulated", "tolerance", "within",
 ]  # fmt: skip
@@ -150,6 +150,16 @@ def assert_close(actual: Any, wanted: Any, tolerances: tuple[float, float], what
         got = (actual if actual.shape == wrong.shape else a)[wrong][:4]
         due = (wanted if wanted.shape == wrong.shape else b)[wrong][:4]
         raise AssertionError(f"{what}: {wrong.sum()} of {wrong.size} elements differ, at {places}: {got}, not {due}")
+
+
+def assert_same_specials(actual: np.ndarray, wanted: np.ndarray, what: str) -> None:
+    """Assert that NaN and infinities stand in the same places; a complex product may turn one into the other."""
+    if actual.dtype.kind == "c":
+        np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(wanted), what)
+        return
+    actual, wanted = actual.astype(np.float64), wanted.astype(np.float64)
+    special = ~np.isfinite(wanted)
+    np.testing.assert_array_equal(np.where(np.isfinite(actual), 0, actual), np.where(special, wanted, 0), what)
 
 
 # The registry

@@ -213,7 +213,7 @@ def outs() -> dict[str, tuple[type[Exception], str, Callable[[np.ndarray, np.nda
         "read-only": (ValueError, "out is read-only; it must be writable", lambda *_: frozen(shape)),
         "list": (DtypeError, "out has type list; it must be a NumPy array", lambda *_: np.full(shape, 7.0).tolist()),
         "repeated memory": (
-            ValueError, "out repeats the same memory along axis 1 (stride 0)",
+            ValueError, "repeats memory; every element must have its own",
             lambda *_: np.lib.stride_tricks.as_strided(np.full((1, 1, 7), 7.0), shape, (56, 0, 8)),
         ),
         "overlaps x": (ValueError, overlap, lambda x, _w, _b: x.reshape(-1)[8:36].reshape(shape)),

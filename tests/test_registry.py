@@ -14,6 +14,7 @@ from support import (
     OPERATIONS,
     Engine,
     assert_close,
+    assert_same_specials,
     compute,
     engines,
     expected,
@@ -248,13 +249,3 @@ def test_a_weight_that_is_not_finite_spoils_its_own_output_channel_only(value: f
         special = np.isnan(y) if np.isnan(value) else np.isposinf(y)
         assert special[:, 4].all()
         assert np.isfinite(np.delete(y, 4, axis=1)).all()
-
-
-def assert_same_specials(actual: np.ndarray, wanted: np.ndarray, what: str) -> None:
-    """Assert that NaN and infinities stand in the same places; a complex product may turn one into the other."""
-    if actual.dtype.kind == "c":
-        np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(wanted), what)
-        return
-    actual, wanted = actual.astype(np.float64), wanted.astype(np.float64)
-    special = ~np.isfinite(wanted)
-    np.testing.assert_array_equal(np.where(np.isfinite(actual), 0, actual), np.where(special, wanted, 0), what)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import warnings
@@ -16,9 +17,14 @@ import numpy as np
 from gpuconv import arrays
 from gpuconv.api import run
 from gpuconv.boundary import canonical
+from gpuconv.dispatch import Call, Factors, choose
+from gpuconv.dtypes import name_of
 from gpuconv.errors import UnsupportedError
+from gpuconv.problem import ConvProblem
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -38,6 +44,8 @@ __all__ = [
 ]
 
 _SINGLE = ("float16", "bfloat16", "float32")
+_WORTH_FACTORING = 1 << 14
+"""Elements of an image from which on its weights are looked at for factors."""
 
 
 class Pass(NamedTuple):
@@ -66,7 +74,7 @@ def prepare_output(output: Any, x: Array, *, is_complex: bool = False) -> Array:
     """
     if output is None:
         dtype = np.promote_types(x.dtype, np.complex64) if is_complex else x.dtype
-        return np.zeros(x.shape, dtype)
+        return np.empty(x.shape, dtype)
     if isinstance(output, str):
         dtype = np.dtype(output)
         if not issubclass(dtype.type, np.number):
@@ -85,7 +93,7 @@ def prepare_output(output: Any, x: Array, *, is_complex: bool = False) -> Array:
         _refuse_real(given.dtype, is_complex)
         return given
     _refuse_real(dtype, is_complex)
-    return np.zeros(x.shape, dtype)
+    return np.empty(x.shape, dtype)
 
 
 def _refuse_real(dtype: np.dtype[Any], is_complex: bool) -> None:
@@ -170,13 +178,23 @@ def correlate_into(
     if x.dtype.kind == "c" or weights.dtype.kind == "c":
         _complex_into(output, x, weights, origins, mode, cval, divisor)
         return
-    dtype = np.dtype(np.float32 if x.dtype.name in _SINGLE and output.dtype.name in _SINGLE else np.float64)
+    dtype = np.dtype(np.float32 if name_of(x.dtype) in _SINGLE and name_of(output.dtype) in _SINGLE else np.float64)
     fold = _Fold(weights.shape)
     pairs = tuple((k // 2 + shift, k - 1 - k // 2 - shift) for k, shift in zip(weights.shape, origins, strict=True))
+    padding = fold.pick(pairs, (0, 0))
+    kernel = fold.kernel(weights)
+    w: Array | Factors = _rounded(kernel, dtype)
+    if divisor != 1.0:
+        # Filters with a divisor are one pass along one axis.
+        w = Factors(tuple(kernel.reshape(-1) if k > 1 else np.ones(1) for k in kernel.shape[2:]), divisor)
+    elif x.size >= _WORTH_FACTORING and fold.rank == 2 and min(kernel.shape[2:]) > 2:
+        w = _factors(kernel[0, 0], dtype) or w
+    if _compute(output, x, fold, w, kernel.shape, padding, mode, cval, dtype):
+        return
+    geometry = (1, padding, 0, 1, 1, mode, "channels_first")
     target = fold.view(output) if output.dtype == dtype and not np.may_share_memory(output, x) else None
-    geometry = (1, fold.pick(pairs, (0, 0)), 0, 1, 1, mode, "channels_first")
     result = run(
-        "forward", fold.rank, fold.apply(x.astype(dtype, copy=False)), fold.kernel(_rounded(weights, dtype)), None,
+        "forward", fold.rank, fold.apply(x.astype(dtype, copy=False)), _rounded(kernel, dtype), None,
         geometry, "high", "auto", "auto", target, names=("input", "weights"),
         padding_value=float(cval) if mode == "zeros" else 0.0,
     )  # fmt: skip
@@ -184,6 +202,56 @@ def correlate_into(
         np.divide(result, divisor, out=result)
     if target is None:
         store(output, fold.undo(result, x.shape))
+
+
+def _compute(
+    output: Array, x: Array, fold: _Fold, w: Array | Factors, w_shape: tuple[int, ...], padding: tuple[Any, ...],
+    mode: str, cval: Any, dtype: np.dtype[Any],
+) -> bool:  # fmt: skip
+    """Run the algorithm that reads `x` and writes `output` in their own dtypes; return whether there is one."""
+    source = fold.apply(x)
+    found = _ready(
+        source.shape, w_shape, padding, mode, float(cval) if mode == "zeros" else 0.0, name_of(x.dtype),
+        dtype.name, name_of(output.dtype), isinstance(w, Factors),
+    )  # fmt: skip
+    if found is None or not (source.dtype.isnative and output.dtype.isnative):
+        return False
+    call, module = found
+    target = None if np.may_share_memory(output, x) else fold.view(output)
+    y = np.empty(source.shape, output.dtype) if target is None else target
+    module.run(call, source, w, y)
+    if target is None:
+        output[...] = fold.undo(y, x.shape)
+    return True
+
+
+@functools.lru_cache(maxsize=4096)
+def _ready(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], padding: tuple[Any, ...], mode: str, fill: float,
+    source: str, sums: str, result: str, factored: bool,
+) -> tuple[Call, ModuleType] | None:  # fmt: skip
+    """Return the call that a filter is and the algorithm that serves it; None where none does."""
+    problem = ConvProblem.make(x_shape, w_shape, padding=padding, padding_mode=mode, padding_value=fill)
+    other = {} if source == sums == result else {"sums": sums, "result": result}
+    call = Call(problem, "forward", source, factored=factored, **other)
+    try:
+        return call, choose(call, "cpu")
+    except UnsupportedError:
+        return None
+
+
+def _factors(weights: Array, dtype: np.dtype[Any]) -> Factors | None:
+    """Return the two vectors whose outer product the weights are, within the dtype's rounding; None if there are none."""
+    row, column = np.unravel_index(np.argmax(np.abs(weights)), weights.shape)
+    pivot = weights[row, column]
+    if not np.isfinite(pivot) or pivot == 0:
+        return None
+    # Both of the size of the pivot's root, so that sums of one pass neither overflow nor vanish.
+    scale = math.sqrt(abs(pivot))
+    down, across = weights[:, column] / math.copysign(scale, pivot), weights[row] / scale
+    if not (np.abs(np.outer(down, across) - weights) <= 2 * np.finfo(dtype).eps * np.abs(weights)).all():
+        return None
+    return Factors((down, across))
 
 
 def _rounded(weights: Array, dtype: np.dtype[Any]) -> Array:
@@ -235,6 +303,19 @@ def store(output: Array, values: Array) -> None:
 
 def run_passes(x: Array, passes: Sequence[Pass], cval: Any, output: Array) -> Array:
     """Run 1-d correlations one after the other; each result has the output's dtype, as in SciPy."""
+    # Around a constant other than 0 the second pass of SciPy's meets that constant, not what the first makes of it.
+    pair = () if cval != 0 and any(step.mode == "zeros" for step in passes) else _pair(x, passes, output)
+    single = [step for step in passes if all(step is not other for other in pair)] if pair else list(passes)
+    x = _run_each(x, single, cval, np.empty_like(output) if pair and single else output)
+    if pair and not _run_pair(x, pair, cval, output):
+        _run_each(x, pair, cval, output)
+    if not passes:
+        output[...] = x
+    return output
+
+
+def _run_each(x: Array, passes: Sequence[Pass], cval: Any, output: Array) -> Array:
+    """Run passes one by one into `output`; return it, or `x` where there are none."""
     scratch = np.empty(output.shape, output.dtype) if len(passes) > 1 else None
     for index, step in enumerate(passes):
         is_output = (len(passes) - 1 - index) % 2 == 0
@@ -243,9 +324,26 @@ def run_passes(x: Array, passes: Sequence[Pass], cval: Any, output: Array) -> Ar
         shape[step.axis], origins[step.axis] = -1, step.origin
         correlate_into(target, x, step.weights.reshape(shape), origins, step.mode, cval, step.divisor)
         x = target
-    if not passes:
-        output[...] = x
-    return output
+    return x
+
+
+def _pair(x: Array, passes: Sequence[Pass], output: Array) -> tuple[Pass, ...]:
+    """Return the passes along the last two axes if they can run as one: floats, and the same border for both."""
+    if x.dtype != output.dtype or name_of(x.dtype) not in ("float32", "float64") or not x.size:
+        return ()
+    pair = tuple(step for axis in (x.ndim - 2, x.ndim - 1) for step in passes if step.axis == axis)
+    if len(pair) != 2 or pair[0].axis == pair[1].axis or pair[0].mode != pair[1].mode:
+        return ()
+    return pair if all(step.weights.size > 1 and step.weights.dtype.kind != "c" for step in pair) else ()
+
+
+def _run_pair(x: Array, pair: tuple[Pass, ...], cval: Any, output: Array) -> bool:
+    """Run a pass along each of the last two axes as one filter; return whether there is an algorithm for it."""
+    sizes = tuple(step.weights.size for step in pair)
+    padding = tuple((k // 2 + step.origin, k - 1 - k // 2 - step.origin) for k, step in zip(sizes, pair, strict=True))
+    w = Factors(tuple(_rounded(step.weights, x.dtype) for step in pair), math.prod(step.divisor for step in pair))
+    fold = _Fold((1,) * (x.ndim - 2) + sizes)
+    return _compute(output, x, fold, w, (1, 1, *sizes), padding, pair[0].mode, cval, x.dtype)
 
 
 class _Fold:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuconv import arrays
-from gpuconv.signal.engine import Output, adopt, convolve_axes, is_foreign, outputs_of, scipys, swap_needed
+from gpuconv.signal.engine import (
+    Output,
+    adopt,
+    convolve_axes,
+    convolve_lines,
+    is_foreign,
+    outputs_of,
+    scipys,
+    swap_needed,
+)
 
 if TYPE_CHECKING:
     from gpuconv.signal.engine import Array
@@ -112,9 +121,12 @@ def _convolve(a: Array, b: Array, mode: str, method: str, name: str, like: Any) 
         return scipys("convolve")(a, b, mode, method)
     if not a.size or not b.size:
         raise ValueError(f"{name}: in1 has shape {a.shape} and in2 {b.shape}; neither may be empty")
-    swap_needed(mode, a.shape, b.shape)
-    outputs = [outputs_of(mode, s1, s2) for s1, s2 in zip(a.shape, b.shape, strict=True)]
-    result = convolve_axes(a, b, range(a.ndim), outputs, _PRECISION[method])
+    if a.ndim == 1 and a.dtype == b.dtype and a.dtype.kind in "fc":
+        result = convolve_lines(a, b, mode, _PRECISION[method])
+    else:
+        swap_needed(mode, a.shape, b.shape)
+        outputs = [outputs_of(mode, s1, s2) for s1, s2 in zip(a.shape, b.shape, strict=True)]
+        result = convolve_axes(a, b, range(a.ndim), outputs, _PRECISION[method])
     if method == "fft" and result.dtype.kind in "fc" and not np.isfinite(result).all():
         warnings.warn(
             "Use of fft convolution on input with NAN or inf: the outputs that these reach are computed directly, "

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import math
@@ -15,7 +16,7 @@ import numpy as np
 
 from gpuconv import arrays
 from gpuconv.api import run
-from gpuconv.dtypes import SUPPORTED
+from gpuconv.dtypes import SUPPORTED, name_of
 from gpuconv.errors import DtypeError
 
 if TYPE_CHECKING:
@@ -23,7 +24,17 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["Output", "adopt", "as_computed", "convolve_axes", "is_foreign", "outputs_of", "scipys", "swap_needed"]
+__all__ = [
+    "Output",
+    "adopt",
+    "as_computed",
+    "convolve_axes",
+    "convolve_lines",
+    "is_foreign",
+    "outputs_of",
+    "scipys",
+    "swap_needed",
+]
 
 _WORTH_CONVERTING = 2e6
 """Multiplications from which 64-bit integers are worth a conversion to float64."""
@@ -94,7 +105,7 @@ def as_computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """
     if dtype.kind == "b":
         return np.dtype(np.uint8)
-    if dtype.name not in SUPPORTED:
+    if name_of(dtype) not in SUPPORTED:
         raise DtypeError(f"the inputs have the common dtype {dtype}; supported are bool, {', '.join(SUPPORTED)}")
     return dtype
 
@@ -135,6 +146,21 @@ def convolve_axes(
             return exact
     result = _convolve(a.astype(computed, copy=False), b.astype(computed, copy=False), axes, outputs, precision, border)
     return result != 0 if dtype.kind == "b" else result.astype(dtype, copy=False)
+
+
+@functools.lru_cache(maxsize=1024)
+def _line(mode: str, s1: int, s2: int) -> tuple[bool, tuple[tuple[int, int], ...]]:
+    """Return whether the second of two lengths is the signal, and the signal's border."""
+    n, k = max(s1, s2), min(s1, s2)
+    return s2 > s1, (_padding(outputs_of(mode, s1, s2), n, k),)
+
+
+def convolve_lines(a: Array, b: Array, mode: str, precision: str) -> Array:
+    """Return the convolution of two 1-d arrays of one float or complex dtype: `convolve_axes` with less ado."""
+    swap, pairs = _line(mode, a.shape[0], b.shape[0])
+    x, w = (b, a) if swap else (a, b)
+    result: Array = _run(x[None, None], w[None, None, ::-1], pairs, 1, "zeros", precision, None)[0, 0]
+    return result
 
 
 def _through_floats(
@@ -216,11 +242,6 @@ def _dispatch(
     out: Array | None = None,
 ) -> Array:  # fmt: skip
     """Convolve along one to three axes by one call: broadcast axes become batch, groups and output channels."""
-    if x.ndim == 1 and out is None:
-        (output,) = outputs
-        pairs: tuple[tuple[int, int], ...] = (_padding(output, x.shape[0], w.shape[0]),)
-        result: Array = _run(x[None, None], w[None, None, ::-1], pairs, 1, border, precision, None)[0, 0]
-        return result
     others = [i for i in range(x.ndim) if i not in along]
     group = [i for i in others if x.shape[i] == w.shape[i] != 1]
     expand = [i for i in others if x.shape[i] == 1 != w.shape[i]]
@@ -240,7 +261,7 @@ def _dispatch(
         target = out.transpose(order).reshape(folded)
         if not np.may_share_memory(target, out):
             target = None
-    result = _run(signal, kernel, pairs, groups, border, precision, target)
+    result: Array = _run(signal, kernel, pairs, groups, border, precision, target)
     if target is not None and out is not None:
         return out
     result = result.reshape(sizes).transpose(np.argsort(order))

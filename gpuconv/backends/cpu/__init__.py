@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 __all__ = ["ALGORITHMS", "Device", "device", "unavailable"]
 
-ALGORITHMS = ("direct", "gemm", "winograd", "stencil", "fft")
+ALGORITHMS = ("direct", "gemm", "winograd", "stencil", "separable", "fir", "fft")
 
 
 class Device(NamedTuple):

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.simd import copy_run, fill_run, load, read, store, write_run, zero
-from gpuconv.backends.cpu.tiles import accumulate, contract, row_blocks
+from gpuconv.backends.cpu.tiles import accumulate, contract, gather_rows, pack_rows, row_blocks
 from gpuconv.boundary import source_index
 
 __all__ = [
@@ -125,7 +125,7 @@ def block_rows(block: int, outputs: int) -> int:
 
 
 @njit
-def row_count(outputs):  # type: ignore[no-untyped-def]
+def row_count(outputs):  # type: ignore[no-untyped-def]  # noqa: ANN201 - Numba's types
     """Return the rows of all blocks."""
     blocks = ceil_div(outputs, ROWS)
     if blocks == 0:
@@ -286,10 +286,14 @@ def weight_packing(source: int, accumulator: int) -> int:
 
     A task is one phase, group and row block.
     """
-    return int(_weight_packing(source, accumulator, simd.BYTES[accumulator], simd.source_version()).address)
+    return int(
+        _weight_packing(
+            source, accumulator, simd.BYTES[accumulator], simd.lanes_of(accumulator), simd.source_version()
+        ).address
+    )
 
 
-def _weight_packing(source: int, accumulator: int, size: int, version: int) -> Any:
+def _weight_packing(source: int, accumulator: int, size: int, lanes: int, version: int) -> Any:
     @cfunc(types.void(_PACKING_POINTER, types.int64, types.int64), cache=True, error_model="numpy")
     def pack_weights(pointer, task, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
@@ -302,6 +306,21 @@ def _weight_packing(source: int, accumulator: int, size: int, version: int) -> A
         rows, channels, tap_count = block_rows(block, p.outputs), p.channels, f.tap_count
         to = p.packed + f.w_offset + group * f.w_group_bytes + block * ROWS * channels * tap_count * size
         is_complex, conjugate = p.is_complex, p.conjugate
+        if source == accumulator and rows == ROWS and not is_complex and block * ROWS + rows <= p.outputs:
+            start = p.w + group * p.wg + block * ROWS * p.wo
+            in_order = p.wc == tap_count * size
+            for t in range(tap_count):
+                in_order = in_order and read(table + 8 * t) == t * size
+            if in_order:
+                full = channels * tap_count // lanes * lanes
+                pack_rows(to, start, p.wo, full, ROWS, accumulator)
+                for k in range(full, channels * tap_count):
+                    for r in range(rows):
+                        value = load(start + r * p.wo + k * size, source, accumulator)
+                        store(to + (k * rows + r) * size, value, accumulator, accumulator)
+            else:
+                gather_rows(to, start, p.wo, channels, p.wc, table, tap_count, ROWS, accumulator)
+            return
         for r in range(rows):
             output = block * ROWS + r
             for channel in range(channels):

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import direct, threads
 from gpuconv.backends.cpu import fft_kernels as kernels
-from gpuconv.backends.cpu.fft_geometry import CALL, Geometry, TileSize, empty_aligned, geometry, three, tile_size
+from gpuconv.backends.cpu.fft_geometry import Geometry, TileSize, empty_aligned, geometry, three, tile_size
 from gpuconv.backends.cpu.simd import BYTES, CODES
 from gpuconv.boundary import source_index
 from gpuconv.dtypes import name_of
@@ -32,7 +32,8 @@ __all__ = ["cost", "pack", "run", "supports"]
 
 _MOST_MEMORY = 256 << 20
 """Bytes of transformed weights, and of a thread's tiles, at most."""
-_WORDS = {name: i for i, name in enumerate(CALL.names or ())}
+_FEWEST = 24
+_WORDS = {name: i for i, name in enumerate(kernels.CALL.names or ())}
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -48,11 +49,11 @@ def supports(call: Call, device: Device) -> str | None:
         return "stride and dilation must be 1"
     if call.operation != "forward" and problem.padding_mode != "zeros":
         return "the gradient of a border that is not zeros"
-    if not call.flops:
-        return "nothing to sum"
     problem = _forward(call)
-    size = _tile(call, device.threads)
-    if not math.isfinite(size.seconds):
+    if not call.flops or problem.in_channels // problem.groups * math.prod(problem.kernel) < _FEWEST:
+        return f"sums of fewer than {_FEWEST} products are sooner, and more exactly, direct"
+    size = _tile(call)
+    if not math.isfinite(size.task_seconds):
         return "the kernel is too large for one transform"
     channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     tile = math.prod(size.sizes) * 2 * BYTES[_code(call)]
@@ -64,7 +65,7 @@ def supports(call: Call, device: Device) -> str | None:
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
     constants = CPU_COSTS["fft"][device.vector_bits]
-    return constants.overhead + _tile(call, device.threads).seconds + call.bytes / constants.bandwidth
+    return constants.overhead + _tile(call).seconds(device.threads) + call.bytes / constants.bandwidth
 
 
 def pack(call: Call, w: Array) -> Array:
@@ -94,12 +95,12 @@ def _forward(call: Call) -> ConvProblem:
     return call.problem if call.operation == "forward" else call.problem.adjoint()
 
 
-def _tile(call: Call, number: int) -> TileSize:
+def _tile(call: Call) -> TileSize:
     from gpuconv.backends.cpu import device
 
     constants = CPU_COSTS["fft"][device().vector_bits]
     wide = BYTES[_code(call)] / 4
-    return tile_size(_forward(call), _code(call), call.is_complex, number, wide / constants.flops, 1e-6)
+    return tile_size(_forward(call), _code(call), call.is_complex, wide / constants.flops, 0.3e-6)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -112,9 +113,10 @@ class _Plan:
 
     def __init__(self, call: Call) -> None:
         self.call, self.problem, self.code = call, _forward(call), _code(call)
-        self.tile = _tile(call, threads.count())
+        self.tile = _tile(call)
         self.geometry: Geometry = geometry(self.problem, self.code, call.is_complex, self.tile)
         self.dtype = np.dtype(call.accumulator)
+        self.transform = kernels.transform(self.code)
         self.fill = np.array([self.problem.padding_value, 0], self.dtype)
         self.scale = np.array([1 / math.prod(self.tile.sizes)], self.dtype)
 
@@ -133,17 +135,18 @@ class _Plan:
         spectrum = empty_aligned(g.spectrum, self.dtype)
         turned = self.weights(w)
         outputs, channels, *spatial = turned.strides
-        self_words = g.words.copy()
+        words = g.words.copy()
         strides = three(tuple(spatial), 0)
         for name, value in (
             ("x", _address(turned)), ("w", _address(spectrum)), ("fill", _address(self.scale)),
             ("wg", outputs * (self.problem.out_channels // self.problem.groups)), ("wo", outputs), ("wc", channels),
             ("wz", strides[0]), ("wy", strides[1]), ("wx", strides[2]), ("w_half", w.itemsize // 2),
-            ("conjugate", self.call.operation == "input_gradient"),
+            ("conjugate", self.call.operation == "input_gradient"), ("self", _address(words)),
+            ("transform", self.transform),
         ):  # fmt: skip
-            self_words[_WORDS[name]] = value
+            words[_WORDS[name]] = value
         kernel = kernels.weights(CODES[_real(self.call.dtype)], self.code)
-        threads.run(kernel, self_words, g.weight_tasks, 64, g.slice_tasks, alone=g.weight_tasks == 1)
+        threads.run(kernel, words, g.weight_tasks, 64, g.slice_tasks, alone=g.weight_tasks == 1)
         return spectrum
 
     def run(self, x: Array, w: Array, y: Array, bias: Array | None, packed: Array) -> None:
@@ -157,6 +160,7 @@ class _Plan:
             *_operand(self.problem, x), *_operand(self.problem, y), _address(packed),
             0 if sums_bias is None else _address(sums_bias), _address(self.fill), _address(flags),
         )  # fmt: skip
+        words[_WORDS["self"]], words[_WORDS["transform"]] = _address(words), self.transform
         kernel = kernels.tiles(CODES[_real(self.call.dtype)], self.code, CODES[_real(name_of(y.dtype))])
         threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks)
         if flags.any():

@@ -19,22 +19,35 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Geometry", "TileSize", "geometry", "tile_size"]
+__all__ = ["Geometry", "TileSize", "empty_aligned", "geometry", "three", "tile_size", "tiles_of"]
 
 _NEAR_CACHE = 32 << 10
 """Bytes of a first-level cache that a strip or chunk may fill."""
 _FAR_CACHE = 1 << 20
 """Bytes of a core's second-level cache that a tile may fill before its passes slow down."""
+_SLOWER = ((4 << 20, 2.2), (3 << 19, 1.6), (3 << 18, 1.3), (1 << 18, 1.15), (1 << 15, 1.07))
+"""Sizes of a tile in bytes, and how much slower its passes are beyond them."""
+_ROW = 40e-9
+"""Seconds that a row of a tile takes to be read or written, besides."""
 _LARGEST = 1 << 22
 """Elements of a tile at most."""
 
 
 class TileSize(NamedTuple):
-    """Sizes of a tile along z, y, x, and the time that the call takes with it."""
+    """Sizes of a tile along z, y, x, tiles along them, and what a call takes with them."""
 
     sizes: tuple[int, int, int]
     tiles: tuple[int, int, int]
-    seconds: float
+    tasks: int = 1
+    task_seconds: float = math.inf
+    weight_tasks: int = 1
+    weight_seconds: float = 0.0
+    """Of a task."""
+
+    def seconds(self, threads: int) -> float:
+        """Return the time of the call."""
+        waves = -(-self.tasks // threads) if self.tasks < 4 * threads else self.tasks / threads
+        return waves * self.task_seconds + -(-self.weight_tasks // threads) * self.weight_seconds
 
 
 class Geometry(NamedTuple):
@@ -59,7 +72,8 @@ def three(values: tuple[int, ...], missing: int) -> tuple[int, int, int]:
 @functools.cache
 def _lengths(least: int) -> tuple[int, ...]:
     """Return the lengths of transforms, all multiples of `least`."""
-    return tuple(sorted(f * least << e for e in range(23) for f in (1, 3) if f * least << e <= _LARGEST))
+    powers = (least << e for e in range(23))
+    return tuple(sorted(n for p in powers for n in (p, 3 * p) if n != 3 and n <= _LARGEST))
 
 
 def _candidates(kernel: int, outputs: int, least: int) -> list[int]:
@@ -77,8 +91,8 @@ def _candidates(kernel: int, outputs: int, least: int) -> list[int]:
 
 
 @functools.lru_cache(maxsize=4096)
-def tile_size(problem: ConvProblem, code: int, is_complex: bool, threads: int, point: float, fixed: float) -> TileSize:
-    """Return the cheapest tile.
+def tile_size(problem: ConvProblem, code: int, is_complex: bool, point: float, fixed: float) -> TileSize:
+    """Return the cheapest tile for two threads, whatever their number: rounding follows the tiles.
 
     Parameters
     ----------
@@ -91,29 +105,45 @@ def tile_size(problem: ConvProblem, code: int, is_complex: bool, threads: int, p
     channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     least = simd.lanes_of(code) * group_of(code)
     number_size = 2 * simd.BYTES[code]
-    choices = [_candidates(k, o, least if axis == 2 else 1) for axis, (k, o) in enumerate(zip(kernel, out, strict=True))]
-    best = None
-    for sizes in itertools.product(*choices):
+    choices = [
+        _candidates(k, o, least if axis == 2 else 1) for axis, (k, o) in enumerate(zip(kernel, out, strict=True))
+    ]
+    best, least_seconds = TileSize((1, 1, 1), (1, 1, 1)), math.inf
+    for sizes in itertools.product(choices[0], choices[1], choices[2]):
         points = math.prod(sizes)
         if points > _LARGEST:
             continue
-        tiles = tuple(-(-o // (n - k + 1)) for o, n, k in zip(out, sizes, kernel, strict=True))
+        tiles = tiles_of(problem, sizes)
         items = problem.batch * math.prod(tiles)
         tasks = (items if is_complex else -(-items // 2)) * problem.groups
         depth = math.log2(max(points, 2))
         transform = points * (depth + 6) * point
         size = points * number_size
-        if size > _FAR_CACHE:
-            transform *= 1.6 if size <= 4 * _FAR_CACHE else 2.2
-        task = (channels + outputs) * transform + channels * outputs * points * 1.5 * point + fixed * (channels + outputs)
-        if points * number_size * channels > _FAR_CACHE:
-            task += channels * outputs * points * 4 * point
-        weights = problem.groups * channels * outputs * (transform + fixed)
-        waves = -(-tasks // threads) if tasks < 4 * threads else tasks / threads
-        seconds = waves * task + weights / min(threads, problem.groups * channels * outputs)
-        if best is None or seconds < best.seconds:
-            best = TileSize(sizes, tiles, seconds)  # type: ignore[arg-type]
-    return best or TileSize((1, 1, 1), (1, 1, 1), math.inf)
+        transform *= next((factor for bytes_, factor in _SLOWER if size > bytes_), 1.0)
+        rows = sizes[0] * sizes[1] * (1 if is_complex else 2)
+        task = (channels + outputs) * (transform + fixed + rows * _ROW)
+        if channels * outputs > 1:
+            # Spectra of weights that no cache holds come from memory once a tile.
+            near = max(channels, channels * outputs * problem.groups) * size <= _FAR_CACHE
+            task += channels * outputs * points * point * (2.5 if near else 12.0)
+        found = TileSize(
+            sizes,
+            tiles,
+            tasks,
+            task,
+            problem.groups * channels * outputs,
+            transform / 2 + fixed,
+        )
+        if found.seconds(2) < least_seconds:
+            best, least_seconds = found, found.seconds(2)
+    return best
+
+
+def tiles_of(problem: ConvProblem, sizes: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return the tiles of these sizes along z, y and x that the outputs take."""
+    kernel, out = three(problem.kernel, 1), three(problem.output, 1)
+    z, y, x = (-(-o // (n - k + 1)) for o, n, k in zip(out, sizes, kernel, strict=True))
+    return z, y, x
 
 
 def _radices(length: int) -> list[int]:
@@ -143,7 +173,8 @@ class _Passes(NamedTuple):
 @functools.lru_cache(maxsize=128)
 def _passes(length: int, dtype: str) -> _Passes:
     """Return the passes of a transform: twiddles [place][leg - 1][part]."""
-    left, twiddles = length, []
+    left = length
+    twiddles: list[Array | None] = []
     frequencies, weight = np.zeros(1, np.int64), 1
     radices = _radices(length)
     for r in radices:

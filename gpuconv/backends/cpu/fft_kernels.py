@@ -13,35 +13,45 @@ import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.fft_tiles import accumulate_product, are_finite, lane_transform, transform_pass
+from gpuconv.backends.cpu.fft_tiles import (
+    accumulate_product,
+    are_finite,
+    call_kernel,
+    copy_alternate,
+    interleave,
+    lane_transform,
+    transform_pass,
+)
 from gpuconv.backends.cpu.simd import copy_run, fill_run, load, read, store, write_run, zero
 from gpuconv.boundary import source_index
 
-__all__ = ["CALL", "STAGE_WORDS", "tiles", "weights"]
+__all__ = ["CALL", "STAGE_WORDS", "tiles", "transform", "weights"]
 
 STAGE_WORDS = 6
 """int64s of a pass: radix, twiddles (0: none), blocks, bytes of a block, bytes between legs, places in a leg."""
 
-CALL = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            # the arrays, the bytes between neighbours along each of their axes, and between real and imaginary parts
-            "x xn xc xz xy xx x_half y yn yc yz yy yx y_half w bias fill flags is_complex "
-            # channels and outputs of one group, and tiles of one image
-            "channels outputs groups batch items tiles_z tiles_y tiles_x "
-            # the border, the range of inputs that negative padding leaves, the outputs, the inputs that they read
-            "mode low_z low_y low_x high_z high_y high_x before_z before_y before_x "
-            "out_z out_y out_x span_z span_y span_x step_z step_y step_x "
-            # the tile: rows, vectors of a row, bytes of a row and of a whole plane of one part
-            "size_z size_y size_x vectors pitch plane "
-            # passes along each axis; along x first those over a whole row, then those over a chunk of it
-            "stages_z count_z stages_y count_y outer outer_count inner inner_count chunk "
-            "lanes_table strip_z strip_y rows_x group "
-            # bytes of the weights' taps, whether they are conjugated, and their size
-            "wg wo wc wz wy wx w_half conjugate taps_z taps_y taps_x"
-        ).split()
-    ]
+
+def _record(names: str) -> np.dtype[Any]:
+    return np.dtype([(name, np.int64) for name in names.split()])
+
+
+CALL = _record(
+    # the arrays, the bytes between neighbours along each of their axes, and between real and imaginary parts
+    "x xn xc xz xy xx x_half y yn yc yz yy yx y_half w bias fill flags is_complex "
+    # channels and outputs of one group, and tiles of one image
+    "channels outputs groups batch items tiles_z tiles_y tiles_x "
+    # the border, the range of inputs that negative padding leaves, the outputs, the inputs that they read
+    "mode low_z low_y low_x high_z high_y high_x before_z before_y before_x "
+    "out_z out_y out_x span_z span_y span_x step_z step_y step_x "
+    # the tile: rows, vectors of a row, bytes of a row and of a whole plane of one part
+    "size_z size_y size_x vectors pitch plane "
+    # passes along each axis; along x first those over a whole row, then those over a chunk of it
+    "stages_z count_z stages_y count_y outer outer_count inner inner_count chunk "
+    "lanes_table strip_z strip_y rows_x group "
+    # bytes of the weights' taps, whether they are conjugated, and their size
+    "wg wo wc wz wy wx w_half conjugate taps_z taps_y taps_x "
+    # the address of this record, and of the kernel that transforms a tile
+    "self transform"
 )
 """One call."""
 
@@ -62,16 +72,12 @@ def _forward(table, number, re, im, inner, inner_bytes, step, code):  # type: ig
                 transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 8, 1, 0, code)
             elif radix == 4:
                 transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 4, 1, 0, code)
-            elif radix == 3:
-                transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 3, 1, 0, code)
             else:
-                transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 2, 1, 0, code)
+                transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 3, 1, 0, code)
         elif radix == 8:
             transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 8, 0, 0, code)
         elif radix == 4:
             transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 4, 0, 0, code)
-        elif radix == 3:
-            transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 3, 0, 0, code)
         else:
             transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 2, 0, 0, code)
 
@@ -88,16 +94,12 @@ def _backward(table, number, re, im, inner, inner_bytes, step, code):  # type: i
                 transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 8, 1, 1, code)
             elif radix == 4:
                 transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 4, 1, 1, code)
-            elif radix == 3:
-                transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 3, 1, 1, code)
             else:
-                transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 2, 1, 1, code)
+                transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, twiddles, 3, 1, 1, code)
         elif radix == 8:
             transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 8, 0, 1, code)
         elif radix == 4:
             transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 4, 0, 1, code)
-        elif radix == 3:
-            transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 3, 0, 1, code)
         else:
             transform_pass(re, im, blocks, block, leg, count, step, inner, inner_bytes, 0, 2, 0, 1, code)
 
@@ -153,14 +155,30 @@ def _rows(p, re, im, w, vector, kind, code):  # type: ignore[no-untyped-def]
             _backward(p.outer, p.outer_count, re + at, im + at, here, p.pitch, vector, code)
 
 
-@njit
-def _transform(p, at, w, vector, kind, code):  # type: ignore[no-untyped-def]
-    re, im = at, at + p.plane
-    if kind < 2:
-        _columns(p, re, im, vector, 0, code)
-    _rows(p, re, im, w, vector, kind, code)
-    if kind > 0:
-        _columns(p, re, im, vector, 1, code)
+@functools.cache
+def transform(code: int) -> int:
+    """Return the address of the kernel that transforms a tile, compiled once for all types of arrays.
+
+    It takes the place of the tile and, third, 0 to transform forward, -1 to transform back, or the address of the
+    spectrum to multiply with between the two.
+    """
+    return int(_make_transform(code, simd.BYTES[code] * simd.lanes_of(code), simd.source_version()).address)
+
+
+def _make_transform(code: int, vector: int, version: int) -> Any:
+    @cfunc(_KERNEL, cache=True, error_model="numpy")
+    def transform_tile(pointer, at, w):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+        if version == 0:
+            return
+        p = carray(pointer, 1)[0]
+        re, im = at, at + p.plane
+        if w != -1:
+            _columns(p, re, im, vector, 0, code)
+        _rows(p, re, im, w, vector, 0 if w == 0 else 2 if w == -1 else 1, code)
+        if w != 0:
+            _columns(p, re, im, vector, 1, code)
+
+    return transform_tile
 
 
 @njit(error_model="numpy")
@@ -192,7 +210,10 @@ def _extract(p, x, tz, ty, tx, fill, to, source, accumulator, size):  # type: ig
                 at = _source_index(p.mode, x0 + i, size_x)
                 value = fill if at < 0 else load(start + at * p.xx, source, accumulator)
                 store(row + i * size, value, accumulator, accumulator)
-            copy_run(row + inner * size, start + (x0 + inner) * p.xx, outer - inner, p.xx, source, accumulator)
+            if source == accumulator and p.xx == 2 * size:
+                copy_alternate(row + inner * size, start + (x0 + inner) * p.xx, outer - inner, accumulator)
+            else:
+                copy_run(row + inner * size, start + (x0 + inner) * p.xx, outer - inner, p.xx, source, accumulator)
             for i in range(outer, count):
                 at = _source_index(p.mode, x0 + i, size_x)
                 value = fill if at < 0 else load(start + at * p.xx, source, accumulator)
@@ -205,8 +226,11 @@ def _clear(p, to, accumulator, size):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _write(p, y, tz, ty, tx, bias, at, accumulator, target, size, lanes):  # type: ignore[no-untyped-def]
-    """Write a tile's outputs of one channel; return whether they are all finite."""
+def _write(p, y, tz, ty, tx, bias, bias_im, at, accumulator, target, size, lanes):  # type: ignore[no-untyped-def]
+    """Write a tile's outputs of one channel; return whether they are all finite.
+
+    Complex numbers whose parts lie side by side are written both at once, with the first part.
+    """
     nz = min(p.step_z, p.out_z - tz * p.step_z)
     ny = min(p.step_y, p.out_y - ty * p.step_y)
     nx = min(p.step_x, p.out_x - tx * p.step_x)
@@ -216,7 +240,11 @@ def _write(p, y, tz, ty, tx, bias, at, accumulator, target, size, lanes):  # typ
         for j in range(ny):
             row = at + (k * p.size_y + j) * p.pitch
             good &= are_finite(row, (nx + lanes - 1) // lanes, accumulator)
-            write_run(start + k * p.yz + j * p.yy, p.yx, row, nx, bias, accumulator, target)
+            if target == accumulator and p.is_complex and p.yx == 2 * size:
+                good &= are_finite(row + p.plane, (nx + lanes - 1) // lanes, accumulator)
+                interleave(start + k * p.yz + j * p.yy, row, row + p.plane, nx, bias, bias_im, accumulator)
+            else:
+                write_run(start + k * p.yz + j * p.yy, p.yx, row, nx, bias, accumulator, target)
     return good
 
 
@@ -261,11 +289,11 @@ def _tiles(source: int, accumulator: int, target: int, size: int, lanes: int, ve
         one = p.channels == 1 and p.outputs == 1
         sums = scratch
         if one:
-            _transform(p, scratch, weights, vector, 1, accumulator)
+            call_kernel(p.transform, p.self, scratch, weights)
         else:
             sums = scratch + p.channels * tile_bytes
             for channel in range(p.channels):
-                _transform(p, scratch + channel * tile_bytes, 0, vector, 0, accumulator)
+                call_kernel(p.transform, p.self, scratch + channel * tile_bytes, 0)
         for output in range(p.outputs):
             if not one:
                 for channel in range(p.channels):
@@ -273,21 +301,24 @@ def _tiles(source: int, accumulator: int, target: int, size: int, lanes: int, ve
                         sums, scratch + channel * tile_bytes, weights + (output * p.channels + channel) * tile_bytes,
                         p.plane, p.size_z * p.size_y * p.pitch // vector, channel == 0, accumulator,
                     )  # fmt: skip
-                _transform(p, sums, 0, vector, 2, accumulator)
+                call_kernel(p.transform, p.self, sums, -1)
             index = group * p.outputs + output
             for part in range(2):
                 item = pair if p.is_complex else 2 * pair + part
-                if item >= p.items:
+                if item >= p.items or (part == 1 and target == accumulator and p.is_complex and p.yx == 2 * size):
                     continue
                 image, tile = item // per_image, item % per_image
                 tx, tile = tile % p.tiles_x, tile // p.tiles_x
                 ty, tz = tile % p.tiles_y, tile // p.tiles_y
-                bias = zero(accumulator)
+                bias, bias_im = zero(accumulator), zero(accumulator)
                 if p.bias != 0:
-                    bias = load(p.bias + (index * (3 - parts) + part * p.is_complex) * size, accumulator, accumulator)
+                    place = p.bias + (index * (3 - parts) + part * p.is_complex) * size
+                    bias = load(place, accumulator, accumulator)
+                    if p.is_complex and part == 0:
+                        bias_im = load(place + size, accumulator, accumulator)
                 start = p.y + image * p.yn + index * p.yc + part * p.is_complex * p.y_half
                 at = sums + part * p.plane
-                if _write(p, start, tz, ty, tx, bias, at, accumulator, target, size, lanes) == 0:
+                if _write(p, start, tz, ty, tx, bias, bias_im, at, accumulator, target, size, lanes) == 0:
                     store(p.flags + item, 1, 2, 6)
 
     return convolve_tiles
@@ -296,13 +327,10 @@ def _tiles(source: int, accumulator: int, target: int, size: int, lanes: int, ve
 @functools.cache
 def weights(source: int, accumulator: int) -> int:
     """Return the address of the kernel that transforms weights; a task is one pair of channels."""
-    lanes = simd.lanes_of(accumulator)
-    return int(_weights(source, accumulator, simd.BYTES[accumulator], lanes, simd.source_version()).address)
+    return int(_weights(source, accumulator, simd.BYTES[accumulator], simd.source_version()).address)
 
 
-def _weights(source: int, accumulator: int, size: int, lanes: int, version: int) -> Any:
-    vector = lanes * size
-
+def _weights(source: int, accumulator: int, size: int, version: int) -> Any:
     @cfunc(_KERNEL, cache=True, error_model="numpy")
     def transform_weights(pointer, task, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
@@ -329,6 +357,6 @@ def _weights(source: int, accumulator: int, size: int, lanes: int, version: int)
                     for i in range(p.taps_x):
                         value = load(source_row + i * p.wx, source, accumulator)
                         store(row + (p.size_x - i) % p.size_x * size, value * sign, accumulator, accumulator)
-        _transform(p, to, 0, vector, 0, accumulator)
+        call_kernel(p.transform, p.self, to, 0)
 
     return transform_weights

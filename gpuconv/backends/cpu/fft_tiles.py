@@ -28,7 +28,17 @@ from gpuconv.backends.cpu.simd import (
     store_vector,
 )
 
-__all__ = ["accumulate_product", "are_finite", "group_of", "lane_transform", "largest_radix", "transform_pass"]
+__all__ = [
+    "accumulate_product",
+    "are_finite",
+    "call_kernel",
+    "copy_alternate",
+    "group_of",
+    "interleave",
+    "lane_transform",
+    "largest_radix",
+    "transform_pass",
+]
 
 
 def largest_radix() -> int:
@@ -176,9 +186,7 @@ def transform_pass(
                     factors = [(vectors[2 * i], vectors[2 * i + 1]) for i in range(r - 1)]
                 with cgutils.for_range(builder, inner) as place:
                     here = builder.add(start, builder.mul(place.index, inner_bytes))
-                    places = [
-                        tuple(builder.add(plane, builder.add(here, leg)) for plane in (re, im)) for leg in legs
-                    ]
+                    places = [tuple(builder.add(plane, builder.add(here, leg)) for plane in (re, im)) for leg in legs]
                     values: list[Any] = [
                         tuple(load_vector(builder, address, a, n) for address in pair) for pair in places
                     ]
@@ -204,9 +212,7 @@ def _exchange(builder: Any, x: Any, y: Any, n: int, bit: int) -> Any:
     first = [lane if not lane & m else n + (lane ^ m) for lane in range(n)]
     second = [lane | m if not lane & m else n + lane for lane in range(n)]
     i32 = ir.IntType(32)
-    return tuple(
-        builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(i32, n), mask)) for mask in (first, second)
-    )
+    return tuple(builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(i32, n), mask)) for mask in (first, second))
 
 
 def _transpose(builder: Any, values: list[Any], n: int, low: int, bits: int) -> list[Any]:
@@ -216,9 +222,7 @@ def _transpose(builder: Any, values: list[Any], n: int, low: int, bits: int) -> 
         for i in range(len(values)):
             j = i | 1 << bit
             if j != i:
-                pairs = [
-                    _exchange(builder, p, q, n, low + bit) for p, q in zip(values[i], values[j], strict=True)
-                ]
+                pairs = [_exchange(builder, p, q, n, low + bit) for p, q in zip(values[i], values[j], strict=True)]
                 values[i], values[j] = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
     return values
 
@@ -278,9 +282,7 @@ def lane_transform(
                 values = [forward.multiply(v, t) for v, t in zip(values, twiddles, strict=True)]
                 values = _transpose(builder, values, n, width_bits, block_bits)
                 values = each(forward, values, blocks)
-                values = [
-                    forward.multiply(v, factor(i % blocks)) if i % blocks else v for i, v in enumerate(values)
-                ]
+                values = [forward.multiply(v, factor(i % blocks)) if i % blocks else v for i, v in enumerate(values)]
                 values = _transpose(builder, values, n, 0, width_bits)
                 values = each(forward, values, width)
             if kind == 1:
@@ -364,3 +366,86 @@ def are_finite(typingctx: Any, address: Any, vectors: Any, code: Any) -> Any:
         return builder.zext(full, ir.IntType(64))
 
     return types.int64(types.int64, types.int64, code), codegen
+
+
+@intrinsic(prefer_literal=True)
+def copy_alternate(typingctx: Any, to: Any, address: Any, count: Any, code: Any) -> Any:
+    """Copy every other of some numbers to consecutive places: one part of complex numbers."""
+    a = code.literal_value
+    n, size = lanes_of(a), BYTES[a]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, address, count = args[:3]
+        even = ir.Constant(ir.VectorType(ir.IntType(32), n), list(range(0, 2 * n, 2)))
+        # The last number is copied apart: nothing beyond it may be read.
+        whole = builder.sdiv(builder.sub(count, constant(1)), constant(n))
+        whole = builder.select(builder.icmp_signed(">", count, constant(0)), whole, constant(0))
+        with cgutils.for_range(builder, whole) as loop:
+            at = builder.add(address, builder.mul(loop.index, constant(2 * n * size)))
+            low, high = (load_vector(builder, builder.add(at, constant(i * n * size)), a, n) for i in (0, 1))
+            place = builder.add(to, builder.mul(loop.index, constant(n * size)))
+            store_vector(builder, builder.shuffle_vector(low, high, even), place, a)
+        done = builder.mul(whole, constant(n))
+        with cgutils.for_range(builder, builder.sub(count, done)) as loop:
+            i = builder.add(done, loop.index)
+            value = load_vector(builder, builder.add(address, builder.mul(i, constant(2 * size))), a, 1)
+            store_vector(builder, value, builder.add(to, builder.mul(i, constant(size))), a)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(i64, i64, i64, code), codegen
+
+
+@intrinsic(prefer_literal=True)
+def interleave(typingctx: Any, to: Any, re: Any, im: Any, count: Any, bias_re: Any, bias_im: Any, code: Any) -> Any:
+    """Write complex numbers, plus a bias, from their parts."""
+    a = code.literal_value
+    n, size = lanes_of(a), BYTES[a]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, re, im, count, bias_re, bias_im = args[:6]
+
+        def parts(i: Any, width: int) -> list[Any]:
+            at = builder.mul(i, constant(size))
+            return [
+                builder.fadd(load_vector(builder, builder.add(plane, at), a, width), broadcast(builder, bias, width))
+                for plane, bias in ((re, bias_re), (im, bias_im))
+            ]
+
+        masks = [
+            ir.Constant(ir.VectorType(ir.IntType(32), n), [first + i // 2 + n * (i % 2) for i in range(n)])
+            for first in (0, n // 2)
+        ]
+        whole = builder.sdiv(count, constant(n))
+        with cgutils.for_range(builder, whole) as loop:
+            i = builder.mul(loop.index, constant(n))
+            values = parts(i, n)
+            place = builder.add(to, builder.mul(i, constant(2 * size)))
+            for half, mask in enumerate(masks):
+                value = builder.shuffle_vector(*values, mask)
+                store_vector(builder, value, builder.add(place, constant(half * n * size)), a)
+        done = builder.mul(whole, constant(n))
+        with cgutils.for_range(builder, builder.sub(count, done)) as loop:
+            i = builder.add(done, loop.index)
+            place = builder.add(to, builder.mul(i, constant(2 * size)))
+            for half, value in enumerate(parts(i, 1)):
+                store_vector(builder, value, builder.add(place, constant(half * size)), a)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    number = (types.float32, types.float64)[a]
+    return types.void(i64, i64, i64, i64, number, number, code), codegen
+
+
+@intrinsic
+def call_kernel(typingctx: Any, kernel: Any, first: Any, second: Any, third: Any) -> Any:
+    """Call the kernel at an address, which takes three int64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i64 = ir.IntType(64)
+        function = builder.inttoptr(args[0], ir.FunctionType(ir.VoidType(), [i64] * 3).as_pointer())
+        builder.call(function, args[1:])
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(i64, i64, i64, i64), codegen

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from gpuconv.backends.cpu import direct, threads
-from gpuconv.backends.cpu.gemm_geometry import geometry, offsets
+from gpuconv.backends.cpu.direct_kernels import ROWS
+from gpuconv.backends.cpu.gemm_geometry import Geometry, geometry, offsets
 from gpuconv.backends.cpu.gemm_kernels import GEMM, multiplication
 from gpuconv.backends.cpu.simd import CODES
 from gpuconv.tuning import CPU_COSTS
@@ -40,13 +41,7 @@ def supports(call: Call, device: Device) -> str | None:
     problem = call.problem
     if call.operation != "forward" and problem.padding_mode != "zeros":
         return "its input gradients have the 'zeros' border only"
-    if call.operation != "forward" and any(
-        s > 1 and b > 1 for s, b in zip(problem.stride, problem.input_dilation, strict=True)
-    ):
-        return "an axis has both a stride and an input dilation"
-    if call.operation == "forward" and any(
-        s > 1 and b > 1 for s, b in zip(problem.stride, problem.input_dilation, strict=True)
-    ):
+    if any(s > 1 and b > 1 for s, b in zip(problem.stride, problem.input_dilation, strict=True)):
         return "an axis has both a stride and an input dilation"
     return None
 
@@ -54,7 +49,9 @@ def supports(call: Call, device: Device) -> str | None:
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
     constants = CPU_COSTS["gemm"][device.vector_bits]
-    return constants.overhead + _geometry(call)[0].seconds * 150e9 / constants.flops + call.bytes / constants.bandwidth
+    operations = 4 * device.vector_bits // 8 / np.dtype(call.dtype).itemsize
+    cycles: float = _geometry(call).cycles
+    return constants.overhead + cycles * operations / constants.flops + call.bytes / constants.bandwidth
 
 
 def _flat(problem: ConvProblem) -> ConvProblem | None:
@@ -78,19 +75,23 @@ def _problems(call: Call) -> tuple[ConvProblem, ConvProblem | None]:
     return problem, _flat(problem)
 
 
-def _geometry(call: Call) -> Any:
+def _has_phases(call: Call) -> bool:
+    """Whether the weights must be packed: those of a sum do not lie in the order of its terms."""
+    return call.operation != "forward" or any(b > 1 for b in call.problem.input_dilation)
+
+
+def _geometry(call: Call) -> Geometry:
     problem, flat = _problems(call)
-    own = flat or problem
-    return geometry(own, call.accumulator, call.operation != "forward"), own
+    return geometry(flat or problem, call.accumulator, _has_phases(call), call.problem.layout == "channels_first")
 
 
 def _address(array: Array) -> int:
     return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
-def _strides(problem: ConvProblem, array: Array) -> tuple[int, int, list[int]]:
+def _strides(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[int, int, list[int]]:
     """Return the bytes between neighbours: batch, channel, and the three spatial axes."""
-    batch, *rest = array.strides if problem.batched else (0, *array.strides)
+    batch, *rest = strides if problem.batched else (0, *strides)
     channel = rest.pop(0 if problem.layout == "channels_first" else -1)
     return batch, channel, [0] * (3 - problem.rank) + rest
 
@@ -104,47 +105,54 @@ def _is_flat(strides: list[int], shape: tuple[int, ...], size: int) -> bool:
 
 
 def pack(call: Call, w: Array) -> Array | None:
-    """Return the weights as the kernel reads them: as they are for a forward problem, else as `direct` packs them."""
-    return np.array(w, order="C") if call.operation == "forward" else direct.pack(call, w)
+    """Return the weights as `direct` packs them, which this algorithm reads too."""
+    return direct.pack(call, w)
 
 
-def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
-    """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
-    forward = call.operation == "forward"
-    if not forward:
-        x, y = y, x
+def _reads_rows(step: int, problem: ConvProblem) -> bool:
+    """Whether a kernel of size 1 reads x without a panel: `step` is the bytes from one channel to the next.
+
+    A panel pays where many rows of weights meet it. Channels that lie a multiple of many lines apart meet in few sets
+    of a first-level cache and push each other out.
+    """
+    blocks = problem.out_channels // problem.groups // ROWS
+    channels = problem.in_channels // problem.groups
+    return blocks <= 4 or (channels <= 128 and step % 512 != 0)
+
+
+class _Ready(NamedTuple):
+    """All that runs of one call on arrays of the same strides share."""
+
+    words: Array
+    tasks: int
+    scratch_bytes: int
+    slice_tasks: int
+    no_bias: Array
+    kernel: int
+    kept: tuple[Any, ...]
+
+
+@functools.lru_cache(maxsize=1024)
+def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...], is_packed: bool) -> _Ready:
     problem, flat = _problems(call)
-    size = y.itemsize
-    xn, xc, xs = _strides(problem, x)
-    yn, yc, ys = _strides(problem, y)
-    if flat is not None:
-        if _is_flat(xs, problem.spatial, size) and _is_flat(ys, problem.output, size):
-            problem, xs, ys = flat, [0, 0, size], [0, 0, size]
-    g = geometry(problem, call.accumulator, not forward)
+    dtype = np.dtype(call.dtype)
+    size = dtype.itemsize
+    xn, xc, xs = _strides(problem, x_strides)
+    yn, yc, ys = _strides(problem, y_strides)
+    if flat is not None and _is_flat(xs, problem.spatial, size) and _is_flat(ys, problem.output, size):
+        problem, xs, ys = flat, [0, 0, size], [0, 0, size]
+    g = geometry(problem, call.accumulator, is_packed, xs[2] == size)
     words = g.words.copy()
-    groups, outputs = problem.groups, problem.out_channels // problem.groups
-    if forward:
-        if packed is None:
-            packed = w if w.flags.c_contiguous else np.ascontiguousarray(w)
-        row = math.prod(packed.shape[1:]) * size
-        weights = (_address(packed), row * outputs, row, size)
-    else:
-        if packed is None:
-            packed = direct.pack(call, w)
-        weights = (0 if packed is None else _address(packed), 0, 0, 0)
-    sums_bias = np.zeros(problem.out_channels + 8, y.dtype)
-    if bias is not None:
-        sums_bias[: problem.out_channels] = bias
-    fill = np.array([problem.padding_value, 0], y.dtype)
-    in_place = g.inside and (xs[2] == size or problem.output[-1] == 1)
+    fill = np.array([problem.padding_value, 0], dtype)
     lines_y, lines_z = g.lines
-    kept = None
-    if in_place:
-        addresses, kept = offsets(g.set_taps, g.channels, (xc, *xs))
+    kept: tuple[Any, ...] = (g, fill)
+    if g.inside:
+        addresses, tables = offsets(g.set_taps, g.channels, (xc, *xs))
         sets = g.sets.copy()
         sets["offsets"] = addresses
         words[_FIELD["sets"]] = _address(sets)
         lines_y, lines_z = g.advances[1] * xs[1], g.advances[0] * xs[0]
+        kept += (sets, tables)
     out = (1, 1, 1, *problem.output)[-3:]
     dense = (
         len(g.keep[0]) == 1
@@ -152,9 +160,37 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
         and (int(words[_FIELD["block_y"]]) == 1 or (g.whole_lines[0] and ys[1] == out[2] * size))
         and (int(words[_FIELD["block_z"]]) == 1 or (g.whole_lines[1] and ys[0] == out[1] * out[2] * size))
     )
-    words[:25] = (
-        _address(x), xn, xc, *xs, 0, _address(y), yn, yc, *ys, 0, _address(fill), _address(sums_bias), *weights,
-        in_place, lines_z, lines_y, dense, words[_FIELD["sets"]],
-    )  # fmt: skip
+    in_rows = g.inside and math.prod(problem.kernel) == 1 and _reads_rows(xc, problem)
+    groups, row = problem.groups, math.prod(problem.w_shape[1:]) * size
+    values = {
+        "xn": xn, "xc": xc, "xz": xs[0], "xy": xs[1], "xx": xs[2], "yn": yn, "yc": yc, "yz": ys[0], "yy": ys[1],
+        "yx": ys[2], "fill": _address(fill), "w_group": 0 if is_packed else row * (problem.out_channels // groups),
+        "w_row": 0 if is_packed else row, "in_place": g.inside,
+        "in_rows": in_rows, "line_z": lines_z, "line_y": lines_y, "dense": dense,
+    }  # fmt: skip
+    for name, value in values.items():
+        words[_FIELD[name]] = value
     code = CODES[call.dtype]
-    threads.run(multiplication(code, code, code), words, g.tasks, g.scratch_bytes, g.slice_tasks)
+    no_bias = np.zeros(problem.out_channels + ROWS, dtype)
+    return _Ready(words, g.tasks, g.scratch_bytes, g.slice_tasks, no_bias, multiplication(code, code, code), kept)
+
+
+_X, _Y, _W, _BIAS = (_FIELD[name] for name in ("x", "y", "w", "bias"))
+
+
+def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
+    """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
+    if call.operation != "forward":
+        x, y = y, x
+    weights, is_packed = packed, packed is not None or _has_phases(call)
+    if weights is None:
+        weights = pack(call, w) if is_packed else np.ascontiguousarray(w)
+    ready = _ready(call, x.strides, y.strides, is_packed)
+    sums_bias = ready.no_bias
+    if bias is not None:
+        sums_bias = sums_bias.copy()
+        sums_bias[: len(bias)] = bias
+    words = ready.words.copy()
+    words[_X], words[_Y], words[_BIAS] = _address(x), _address(y), _address(sums_bias)
+    words[_W] = 0 if weights is None else _address(weights)
+    threads.run(ready.kernel, words, ready.tasks, ready.scratch_bytes, ready.slice_tasks)

@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Geometry", "geometry", "offsets"]
 
-_DEPTH_BYTES = 30 << 10
+_DEPTH_BYTES = 32 << 10
 """One panel: with the weights that meet it, it stays in a first-level cache of 32 KiB or more."""
 _BLOCK_VECTORS = 36
 """Vectors of a block, about: its panels, packed input and sums stay in a second-level cache of 1 MiB."""
 _INPUT_BYTES = 384 << 10
 _SUMS_BYTES = 512 << 10
-_SUPER_ROWS = 64
 _TASK_FLOPS = 200e6
 
 
@@ -60,7 +59,7 @@ class Geometry(NamedTuple):
     scratch_bytes: int
     slice_tasks: int
     inside: bool
-    """Whether every tap of every output meets the input, so that x may be read where it lies."""
+    """Whether x is read where it lies: every tap of every output meets it."""
     advances: tuple[int, int, int]
     whole_lines: tuple[bool, bool]
     """Whether a block's lines, and its planes, follow each other where y is contiguous."""
@@ -69,7 +68,8 @@ class Geometry(NamedTuple):
     set_taps: tuple[tuple[tuple[int, int, int], ...], ...]
     """For each set its taps' offsets in the input, from the first tap's."""
     channels: int
-    seconds: float
+    cycles: float
+    """Estimated until all tasks are done."""
     keep: tuple[Array, ...]
 
 
@@ -116,14 +116,17 @@ class _Work(NamedTuple):
     workers: int
 
 
-def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> tuple[float, float]:
-    """Return estimated cycles of all tasks, shared by the threads, and of one task."""
+def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> float:
+    """Return the estimated cycles until all tasks are done."""
     bz, by, bx = block
     pixels = bz * by * bx
     vectors = -(-pixels // work.lanes)
     runs = -(-vectors // WIDTH) + bz * by
-    compute = work.terms * (-(-rows // ROWS) * vectors * ROWS / 2 + 2)
-    panels = work.packed_terms * 1.3 * (vectors + runs)
+    # Two fused operations a cycle; a tile of one or two rows waits for its own sums.
+    left = rows % ROWS
+    short = max(left & 4, 0) / 2 + 1.4 * ((left >> 1 & 1) + (left & 1))
+    compute = work.terms * (rows // ROWS * (vectors * ROWS / 2 + 2) + short * vectors + 4)
+    panels = work.packed_terms * 3 * (vectors + runs)
     lines = math.prod(
         (b + axis.reach) * len(axis.residues) for b, axis in zip(block[:2], work.axes[:2], strict=True)
     ) * len(work.axes[2].residues)
@@ -131,13 +134,17 @@ def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> tuple[float,
     copied = 0.0 if work.inside else work.channels * lines * line
     written = rows * vectors * work.phases * (4 if work.phases > 1 else 1)
     each = compute + panels + copied + written + 3000
-    tasks = work.images * -(-work.rows // rows)
-    for axis, b in zip(work.axes, block, strict=True):
-        tasks *= axis.outputs / b if b > 1 else axis.outputs
-    tasks = max(tasks, 1)
-    total = each * tasks / work.workers
-    most = -(-math.ceil(tasks - 1e-9) // work.workers) * each
-    return (total if work.workers == 1 else max(total, min(most, total + 0.5 * each))), each
+    whole = number = work.images
+    share = float(work.images)
+    for size, b in ((work.rows, rows), *((axis.outputs, b) for axis, b in zip(work.axes, block, strict=True))):
+        whole, number, share = whole * (size // b), number * -(-size // b), share * size / b
+    if work.workers == 1:
+        return each * share
+    # Whole tasks come in rounds; those at an edge, which are smaller, fill the last one.
+    rounds, left = divmod(whole, work.workers)
+    edge = (share - whole) / (number - whole) if number > whole else 0.0
+    last = 1.0 if left else edge
+    return each * (max(share / work.workers, rounds + last) + 0.1)
 
 
 def _choose(work: _Work, flops: float) -> tuple[tuple[int, int, int], int, float]:
@@ -147,7 +154,7 @@ def _choose(work: _Work, flops: float) -> tuple[tuple[int, int, int], int, float
     unit = WIDTH * work.lanes
     widths = {x.outputs} if x.outputs <= 2 * limit else set()
     widths |= {min(x.outputs, unit * n) for n in (1, 2, 3, 4, 6, 8, 10, 12) if unit * n < 2 * x.outputs or n == 1}
-    best = None
+    best = math.inf, (1, 1, min(widths)), ROWS
     row_choices = {min(_round(-(-work.rows // n), ROWS), work.rows) for n in (1, 2, 3, 4, 6, 8, 16, 32)}
     for bx in widths:
         for by in range(1, y.outputs + 1):
@@ -158,22 +165,22 @@ def _choose(work: _Work, flops: float) -> tuple[tuple[int, int, int], int, float
                     break
                 for rows in row_choices:
                     sums = rows * bz * by * bx * work.phases * 4
-                    if sums > 2 * _SUMS_BYTES and rows > ROWS:
+                    if sums > (2 * _SUMS_BYTES if work.phases == 1 else _SUMS_BYTES // 2) and rows > ROWS:
                         continue
-                    cycles, each = _cycles(work, (bz, by, bx), rows)
+                    cycles = _cycles(work, (bz, by, bx), rows)
                     if 2.0 * work.terms * rows * bz * by * bx > _TASK_FLOPS and rows > ROWS:
                         continue
-                    if best is None or cycles < best[0]:
+                    if cycles < best[0]:
                         best = cycles, (bz, by, bx), rows
-    assert best is not None
     return best[1], best[2], best[0]
 
 
 @functools.lru_cache(maxsize=1024)
-def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool) -> Geometry:
+def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: bool) -> Geometry:
     """Return the tables of a forward problem.
 
-    `packed_rows` says that the weights will be packed, whose last block of rows is padded.
+    `packed_rows` says that the weights will be packed, whose last block of rows is padded; `dense`, that neighbours
+    along x's last spatial axis are neighbours in memory.
     """
     size = np.dtype(accumulator).itemsize
     lanes = simd.vector_bits() // 8 // size
@@ -192,11 +199,18 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool) -> Geome
     order = [i for members in sets for i, own in enumerate(taps) if own == members]
     low = (0,) * (3 - problem.rank) + tuple(a for a, _ in problem.cropped)
     high = (1,) * (3 - problem.rank) + tuple(b for _, b in problem.cropped)
-    inside = all(
-        axis.offset >= first
-        and axis.offset + axis.advance * (axis.outputs - 1) + max((o for t in axis.places for *_, o in t), default=0) < last
-        for axis, first, last in zip(axes, low, high, strict=True)
-    ) and x.advance == 1
+    inside = (
+        dense
+        and x.advance == 1
+        and all(
+            axis.offset >= first
+            and axis.offset
+            + axis.advance * (axis.outputs - 1)
+            + max((o for t in axis.places for *_, o in t), default=0)
+            < last
+            for axis, first, last in zip(axes, low, high, strict=True)
+        )
+    )
     work = _Work(
         axes, max(rows, 1), channels, channels * sum(map(len, taps)), channels * sum(map(len, sets)), len(taps),
         problem.batch * groups, lanes, inside, inside and problem.rank == 1, threads.count(),
@@ -237,19 +251,21 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool) -> Geome
     call["channels"], call["outputs"], call["groups"], call["batch"] = channels, outputs, groups, problem.batch
     call["mode"], call["plane"] = MODES.index(problem.padding_mode), plane
     call["row_chunk"], call["row_chunks"] = row_chunk, -(-max(rows, 1) // row_chunk)
-    call["super_rows"] = _SUPER_ROWS
     call["phases"], call["sets"], call["order"] = (t.ctypes.data for t in (phases, set_table, order_table))
     call["phase_count"], call["set_count"], call["phases_x"] = len(taps), len(sets), len(x.starts)
     # An exact division of the terms keeps the last panel from being a short one.
     terms = max(1, channel_chunk * max(map(len, sets), default=1))
-    call["depth"] = -(-terms // -(-terms // depth))
+    call["depth"] = min(terms, _round(-(-terms // -(-terms // depth)), lanes))
     call["channel_chunk"] = max(channel_chunk, 1)
     chosen = int(call["depth"])
     slack = WIDTH * lanes * size
     call["runs_offset"] = _round(0 if inside else channel_chunk * plane + slack, 64)
-    call["panels_offset"] = int(call["runs_offset"]) + _round(32 * (bz * by + tiles + 1), 64)
-    call["panel_bytes"] = _odd_lines(chosen * WIDTH * lanes * size)
-    call["sums_offset"] = int(call["panels_offset"]) + tiles * int(call["panel_bytes"])
+    call["panel_offset"] = int(call["runs_offset"]) + _round(32 * (bz * by + tiles + 2), 64)
+    call["panel_bytes"] = chosen * WIDTH * lanes * size
+    call["panel_group"] = max(1, min(tiles, _DEPTH_BYTES // max(int(call["panel_bytes"]), 1)))
+    call["weights_offset"] = int(call["panel_offset"]) + int(call["panel_group"]) * _round(int(call["panel_bytes"]), 64)
+    weights = 0 if packed_rows else (row_chunk * chosen + ROWS * lanes) * size
+    call["sums_offset"] = int(call["weights_offset"]) + _round(weights, 64)
     call["sums_stride"] = _odd_lines(tiles * WIDTH * lanes * size)
     call["phase_bytes"] = _round(row_chunk, ROWS) * int(call["sums_stride"])
     scratch = int(call["sums_offset"]) + len(taps) * int(call["phase_bytes"])
@@ -278,13 +294,15 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool) -> Geome
         (pitches[2] * size, pitches[1] * pitches[2] * size),
         tuple(tuple(tuple(o for *_, o in t) for t in members) for members in sets),  # type: ignore[misc]
         channels,
-        cycles / 2.8e9,
+        cycles,
         tuple(keep),
     )
 
 
 @functools.lru_cache(maxsize=256)
-def offsets(g_taps: tuple[tuple[tuple[int, int, int], ...], ...], channels: int, strides: tuple[int, ...]) -> tuple[Array, tuple[Array, ...]]:
+def offsets(
+    g_taps: tuple[tuple[tuple[int, int, int], ...], ...], channels: int, strides: tuple[int, ...]
+) -> tuple[Array, tuple[Array, ...]]:
     """Return the sets' tables for an x that is read where it lies: addresses of a channel's taps, in bytes."""
     channel, *spatial = strides
     tables = tuple(

@@ -13,24 +13,23 @@ from numba import carray, cfunc, from_dtype, njit, types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.direct_kernels import ROWS, block_rows, record, pack_input, row_count
+from gpuconv.backends.cpu.direct_kernels import ROWS, block_rows, pack_input, record, row_count
 from gpuconv.backends.cpu.gemm_tiles import WIDTH, interleave, pack_run, product
 from gpuconv.backends.cpu.simd import fill_run, read, store, write_run, zero
+from gpuconv.backends.cpu.tiles import pack_rows
 
 __all__ = ["GEMM", "PHASE", "SET", "multiplication"]
-
-
 
 
 GEMM = record(
     # the arrays and the bytes between neighbours along each of their axes
     "x xn xc xz xy xx x_half y yn yc yz yy yx y_half fill bias "
-    # the weights, the bytes from one output channel and from one term of a sum to the next; 0 for packed ones
-    "w w_group w_row w_step "
-    # whether x is read where it lies, bytes between its lines; whether whole tiles are written where y lies
-    "in_place line_z line_y dense "
+    # the weights, the bytes of a group's and from one output channel to the next; 0 for packed ones
+    "w w_group w_row "
+    # whether x is read where it lies, and without a panel; bytes between its lines; whether y takes whole tiles
+    "in_place in_rows line_z line_y dense "
     "sets "
-    "channels outputs groups batch is_complex row_chunk row_chunks super_rows "
+    "channels outputs groups batch is_complex row_chunk row_chunks "
     "mode low_z low_y low_x high_z high_y high_x "
     # output `start of the phase + step * q`, for q below `count`, reads input `advance * q + offset + ...`
     "step_z step_y step_x count_z count_y count_x advance_z advance_y advance_x offset_z offset_y offset_x "
@@ -39,7 +38,7 @@ GEMM = record(
     "pitch_z pitch_y pitch_x residues_z residues_y residues_x residue_count_z residue_count_y residue_count_x plane "
     "channel_chunk depth set_count phases phases_x phase_count order "
     # offsets in the scratch memory, which begins with the packed input
-    "runs_offset panels_offset panel_bytes sums_offset sums_stride phase_bytes"
+    "runs_offset panel_offset panel_bytes panel_group weights_offset sums_offset sums_stride phase_bytes"
 )
 """One call; what belongs to the caller's arrays comes first."""
 
@@ -47,8 +46,10 @@ PHASE = record("start_z start_y start_x count_z count_y count_x w_offset w_group
 """One phase, in the order of the axes; `w_offset` and `w_group` place its packed weights."""
 
 SET = record("offsets tap_count first last")
-"""Phases that read the same inputs: ``offsets[channel * tap_count + tap]``, in bytes; ``order[first:last]`` are theirs."""
+"""Phases ``order[first:last]``, which read the same inputs: ``offsets[channel * tap_count + tap]``, in bytes."""
 
+_TERMS = 32
+"""Terms that a panel takes at a time."""
 _POINTER = types.CPointer(from_dtype(GEMM))
 
 
@@ -73,6 +74,17 @@ def _first_vector(tile, tiles, vectors):  # type: ignore[no-untyped-def]
     """Return where a tile begins: full ones, then those a vector narrower, so that no tile is a single vector."""
     full = max(vectors - (WIDTH - 1) * tiles, 0)
     return min(WIDTH * min(tile, full) + (WIDTH - 1) * max(tile - full, 0), vectors)
+
+
+@njit
+def _rows(p, row, last_row):  # type: ignore[no-untyped-def]
+    """Return the rows of the tile that begins at a row of the weights."""
+    if p.w_row == 0:
+        return block_rows(row // ROWS, p.outputs)
+    rows = ROWS
+    while rows > last_row - row:
+        rows >>= 1
+    return rows
 
 
 @njit(error_model="numpy")
@@ -106,7 +118,114 @@ def _find_runs(table, nz, ny, nx, line_z, line_y, size, lanes):  # type: ignore[
                 number += 1
                 done += count
                 pixel += count
+    store(table + 32 * number + 8, -1, 3, 3)
     return number
+
+
+@njit(error_model="numpy")
+def _tile_rows(rows, width, to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, accumulator):  # type: ignore[no-untyped-def]
+    if width == 3 and rows == 8:
+        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 3, accumulator)
+    elif width == 3 and rows == 4:
+        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 3, accumulator)
+    elif width == 3 and rows == 2:
+        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 3, accumulator)
+    elif width == 3 and rows == 1:
+        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 3, accumulator)
+    elif width == 2 and rows == 8:
+        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 2, accumulator)
+    elif width == 2 and rows == 4:
+        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 2, accumulator)
+    elif width == 2 and rows == 2:
+        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 2, accumulator)
+    elif width == 2 and rows == 1:
+        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 2, accumulator)
+    elif width == 1 and rows == 8:
+        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 1, accumulator)
+    elif width == 1 and rows == 4:
+        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 1, accumulator)
+    elif width == 1 and rows == 2:
+        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 1, accumulator)
+    else:
+        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 1, accumulator)
+
+
+@njit(error_model="numpy")
+def _pack_weights(to, w, w_row, rows, depth, size, accumulator):  # type: ignore[no-untyped-def]
+    row, height = 0, ROWS
+    while row < rows:
+        while height > rows - row:
+            height >>= 1
+        at, place = w + row * w_row, to + row * depth * size
+        if height == 8:
+            pack_rows(place, at, w_row, depth, 8, accumulator)
+        elif height == 4:
+            pack_rows(place, at, w_row, depth, 4, accumulator)
+        elif height == 2:
+            pack_rows(place, at, w_row, depth, 2, accumulator)
+        else:
+            pack_rows(place, at, w_row, depth, 1, accumulator)
+        row += height
+
+
+@njit(error_model="numpy")
+def _fill_panel(panel, is_partial, runs, first, tile, base, offsets, depth, size, lanes, accumulator):  # type: ignore[no-untyped-def]
+    """Copy a tile's inputs for a number of terms; `first` and `tile` name its runs."""
+    pitch = WIDTH * lanes * size
+    if is_partial:
+        fill_run(panel, depth * WIDTH * lanes, zero(accumulator), accumulator)
+    # A few terms at a time: all runs of them are written while they are in a first-level cache.
+    for k in range(0, depth, _TERMS):
+        run = runs + 32 * first
+        while read(run + 8) == tile:
+            pack_run(
+                panel + k * pitch + read(run + 16), pitch, base + read(run), offsets + 8 * k, min(_TERMS, depth - k),
+                read(run + 24), accumulator,
+            )  # fmt: skip
+            run += 32
+
+
+@njit(error_model="numpy")
+def _write(p, phases, corner, sums, first_row, last_row, qz, qy, qx, nz, ny, nx, size, lanes, accumulator, target):  # type: ignore[no-untyped-def]
+    """Write the sums that are in scratch memory to y."""
+    pixels = nz * ny * nx
+    vectors = -((-pixels) // lanes)
+    tiles = -((-vectors) // WIDTH)
+    if p.dense:
+        # What no whole tile could take: the last tile's outputs, and rows beside which the weights are padded.
+        begin = _first_vector(tiles - 1, tiles, vectors) * lanes
+        left = pixels % lanes != 0
+        for row in range(first_row, last_row):
+            padded = p.w_row == 0 and row // ROWS * ROWS + block_rows(row // ROWS, p.outputs) > p.outputs
+            start = 0 if padded else begin
+            if padded or left:
+                write_run(
+                    corner + row * p.yc + start * size, size,
+                    sums + (row - first_row) * p.sums_stride + start * size, pixels - start, zero(accumulator),
+                    accumulator, target,
+                )  # fmt: skip
+        return
+    for row in range(first_row, last_row):
+        for slot in range(0, p.phase_count, p.phases_x):
+            # Phases of one line of y, which x's phases interleave.
+            f = phases[slot]
+            origin = sums + slot * p.phase_bytes + (row - first_row) * p.sums_stride
+            to = corner + row * p.yc + f.start_z * p.yz + f.start_y * p.yy
+            pairs = 0
+            if p.phases_x == 2 and p.yx == size and accumulator == target:
+                pairs = min(nx, phases[slot + 1].count_x - qx)
+            for k in range(min(nz, f.count_z - qz)):
+                for j in range(min(ny, f.count_y - qy)):
+                    line = to + k * p.step_z * p.yz + j * p.step_y * p.yy
+                    at = origin + (k * ny + j) * nx * size
+                    if pairs > 0:
+                        interleave(line, at, at + p.phase_bytes, pairs, accumulator)
+                    for i in range(p.phases_x):
+                        count = min(nx, phases[slot + i].count_x - qx) - pairs
+                        write_run(
+                            line + (phases[slot + i].start_x + pairs * p.step_x) * p.yx, p.step_x * p.yx,
+                            at + i * p.phase_bytes + pairs * size, count, zero(accumulator), accumulator, target,
+                        )  # fmt: skip
 
 
 @functools.cache
@@ -120,39 +239,9 @@ def multiplication(source: int, accumulator: int, target: int) -> int:
 
 
 def _multiplication(source: int, accumulator: int, target: int, size: int, lanes: int, version: int) -> Any:
-    @njit(error_model="numpy")
-    def tile_rows(rows, width, to, stride, w, w_row, w_step, panel, depth, bias):  # type: ignore[no-untyped-def]
-        pitch = WIDTH * lanes * size
-        if width == 3:
-            if rows == 8:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 3, accumulator)
-            elif rows == 4:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 3, accumulator)
-            elif rows == 2:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 3, accumulator)
-            else:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 3, accumulator)
-        elif width == 2:
-            if rows == 8:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 2, accumulator)
-            elif rows == 4:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 2, accumulator)
-            elif rows == 2:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 2, accumulator)
-            else:
-                product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 2, accumulator)
-        elif rows == 8:
-            product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 1, accumulator)
-        elif rows == 4:
-            product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 1, accumulator)
-        elif rows == 2:
-            product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 1, accumulator)
-        else:
-            product(to, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 1, accumulator)
-
     @cfunc(types.void(_POINTER, types.int64, types.int64), cache=True, error_model="numpy")
     def multiply(pointer, task, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-        if version == 0:
+        if version < 0:
             return
         p = carray(pointer, 1)[0]
         sets, phases = carray(_sets(p.sets), p.set_count), carray(_phases(p.phases), p.phase_count)
@@ -167,9 +256,11 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
         vectors = -((-pixels) // lanes)
         tiles = -((-vectors) // WIDTH)
         first_row = chunk * p.row_chunk
-        last_row = min(first_row + p.row_chunk, row_count(p.outputs) if p.w_step == 0 else p.outputs)
-        runs, panels, sums = scratch + p.runs_offset, scratch + p.panels_offset, scratch + p.sums_offset
+        last_row = min(first_row + p.row_chunk, row_count(p.outputs) if p.w_row == 0 else p.outputs)
+        runs, panel, sums = scratch + p.runs_offset, scratch + p.panel_offset, scratch + p.sums_offset
         run_count = _find_runs(runs, nz, ny, nx, p.line_z, p.line_y, size, lanes)
+        # A tile whose inputs are one run of each channel needs no panel.
+        in_rows = p.in_rows != 0 and run_count == tiles
         corner = p.y + image * p.yn + qz * p.step_z * p.yz + qy * p.step_y * p.yy + qx * p.step_x * p.yx
         corner += group * p.outputs * p.yc
         channel = 0
@@ -191,91 +282,65 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
                 while True:
                     depth = min(p.depth, terms - term)
                     fresh = channel == 0 and term == 0
-                    if pixels % lanes != 0:
-                        fill_run(panels + (tiles - 1) * p.panel_bytes, depth * WIDTH * lanes, zero(accumulator), accumulator)
-                    for r in range(run_count):
-                        run = runs + 32 * r
-                        pack_run(
-                            panels + read(run + 8) * p.panel_bytes + read(run + 16), WIDTH * lanes * size,
-                            base + read(run), s.offsets + 8 * term, depth, read(run + 24), accumulator,
+                    final = term + depth == terms and channel + channels == p.channels
+                    if p.w_row != 0:
+                        packed, from_here = scratch + p.weights_offset, p.w + group * p.w_group
+                        _pack_weights(
+                            packed, from_here + first_row * p.w_row + (channel * s.tap_count + term) * size, p.w_row,
+                            last_row - first_row, depth, size, accumulator,
                         )  # fmt: skip
-                    for place in range(s.first, s.last):
-                        slot = read(p.order + 8 * place)
-                        f = phases[slot]
-                        weights = p.w + f.w_offset + group * (f.w_group if p.w_step == 0 else p.w_group)
-                        super_row = first_row
-                        while super_row < last_row:
-                            super_end = min(super_row + p.super_rows, last_row)
-                            for tile in range(tiles):
-                                begin = _first_vector(tile, tiles, vectors)
-                                end = _first_vector(tile + 1, tiles, vectors)
-                                whole = p.dense != 0 and end * lanes <= pixels
-                                row = super_row
-                                while row < super_end:
-                                    if p.w_step == 0:
-                                        rows = block_rows(row // ROWS, p.outputs)
-                                        step = rows * size
-                                        at = weights + row * p.channels * s.tap_count * size
-                                        at += (channel * s.tap_count + term) * step
-                                        w_row = size
-                                    else:
-                                        rows = 8 if ROWS == 8 else 4
-                                        while rows > super_end - row:
-                                            rows >>= 1
-                                        step, w_row = p.w_step, p.w_row
-                                        at = weights + row * w_row + (channel * s.tap_count + term) * step
-                                    if whole and row + rows <= p.outputs:
+                    r = 0
+                    for first_tile in range(0, tiles, p.panel_group):
+                        last_tile = min(first_tile + p.panel_group, tiles)
+                        for tile in range(first_tile, last_tile):
+                            if in_rows and _first_vector(tile + 1, tiles, vectors) * lanes <= pixels:
+                                r += 1
+                                continue
+                            place = panel + (tile - first_tile) * p.panel_bytes
+                            is_partial = _first_vector(tile + 1, tiles, vectors) * lanes > pixels
+                            _fill_panel(
+                                place, is_partial, runs, r, tile, base, s.offsets + 8 * term, depth, size, lanes,
+                                accumulator,
+                            )  # fmt: skip
+                            while read(runs + 32 * r + 8) == tile:
+                                r += 1
+                        for number_in_set in range(s.first, s.last):
+                            slot = read(p.order + 8 * number_in_set)
+                            f = phases[slot]
+                            weights = p.w + f.w_offset + group * f.w_group
+                            row = first_row
+                            while row < last_row:
+                                rows = _rows(p, row, last_row)
+                                at = scratch + p.weights_offset + (row - first_row) * depth * size
+                                if p.w_row == 0:
+                                    at = weights + row * p.channels * s.tap_count * size
+                                    at += (channel * s.tap_count + term) * rows * size
+                                bias = p.bias + (group * p.outputs + row) * size if fresh else 0
+                                for tile in range(first_tile, last_tile):
+                                    begin = _first_vector(tile, tiles, vectors)
+                                    end = _first_vector(tile + 1, tiles, vectors)
+                                    own = sums + slot * p.phase_bytes + (row - first_row) * p.sums_stride
+                                    own += begin * lanes * size
+                                    to, stride = own, p.sums_stride
+                                    if p.dense != 0 and final and end * lanes <= pixels and row + rows <= p.outputs:
                                         to, stride = corner + row * p.yc + begin * lanes * size, p.yc
-                                    else:
-                                        stride = p.sums_stride
-                                        to = sums + slot * p.phase_bytes + (row - first_row) * stride
-                                        to += begin * lanes * size
-                                    bias = p.bias + (group * p.outputs + row) * size if fresh else 0
-                                    panel = panels + tile * p.panel_bytes
-                                    tile_rows(rows, end - begin, to, stride, at, w_row, step, panel, depth, bias)
-                                    row += rows
-                            super_row = super_end
+                                    inputs, pitch = panel + (tile - first_tile) * p.panel_bytes, WIDTH * lanes * size
+                                    if in_rows and end * lanes <= pixels:
+                                        inputs, pitch = base + begin * lanes * size + term * p.xc, p.xc
+                                    _tile_rows(
+                                        rows, end - begin, to, stride, own, p.sums_stride, at, size, rows * size,
+                                        inputs, pitch, depth, bias, accumulator,
+                                    )  # fmt: skip
+                                row += rows
                     term += depth
                     if term >= terms:
                         break
             channel += channels
             if channel >= p.channels:
                 break
-        last_row = min(last_row, p.outputs)
-        if p.dense:
-            # What no whole tile could take: the last tile's outputs, and rows beside which the weights are padded.
-            begin = _first_vector(tiles - 1, tiles, vectors) * lanes
-            left = pixels % lanes != 0
-            for row in range(first_row, last_row):
-                padded = p.w_step == 0 and row // ROWS * ROWS + block_rows(row // ROWS, p.outputs) > p.outputs
-                start = 0 if padded else begin
-                if padded or left:
-                    write_run(
-                        corner + row * p.yc + start * size, size,
-                        sums + (row - first_row) * p.sums_stride + start * size, pixels - start, zero(accumulator),
-                        accumulator, target,
-                    )  # fmt: skip
-            return
-        for row in range(first_row, last_row):
-            for slot in range(0, p.phase_count, p.phases_x):
-                # Phases of one line of y, which x's phases interleave.
-                f = phases[slot]
-                origin = sums + slot * p.phase_bytes + (row - first_row) * p.sums_stride
-                to = corner + row * p.yc + f.start_z * p.yz + f.start_y * p.yy
-                pairs = 0
-                if p.phases_x == 2 and p.yx == size and accumulator == target:
-                    pairs = min(nx, phases[slot + 1].count_x - qx)
-                for k in range(min(nz, f.count_z - qz)):
-                    for j in range(min(ny, f.count_y - qy)):
-                        line = to + k * p.step_z * p.yz + j * p.step_y * p.yy
-                        at = origin + (k * ny + j) * nx * size
-                        if pairs > 0:
-                            interleave(line, at, at + p.phase_bytes, pairs, accumulator)
-                        for i in range(p.phases_x):
-                            count = min(nx, phases[slot + i].count_x - qx) - pairs
-                            write_run(
-                                line + (phases[slot + i].start_x + pairs * p.step_x) * p.yx, p.step_x * p.yx,
-                                at + i * p.phase_bytes + pairs * size, count, zero(accumulator), accumulator, target,
-                            )  # fmt: skip
+        _write(
+            p, phases, corner, sums, first_row, min(last_row, p.outputs), qz, qy, qx, nz, ny, nx, size, lanes,
+            accumulator, target,
+        )  # fmt: skip
 
     return multiply

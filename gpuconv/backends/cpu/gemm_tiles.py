@@ -13,11 +13,12 @@ from gpuconv.backends.cpu.simd import (
     broadcast,
     constant,
     element_type,
+    first_lanes,
+    interleaved,
     lanes_of,
     load_masked,
     load_vector,
     multiply_add,
-    registers,
     store_masked,
     store_vector,
 )
@@ -31,6 +32,8 @@ WIDTH = 3
 @intrinsic(prefer_literal=True)
 def product(
     typingctx: Any,
+    to: Any,
+    to_stride: Any,
     sums: Any,
     sums_stride: Any,
     w: Any,
@@ -44,14 +47,14 @@ def product(
     width: Any,
     code: Any,
 ) -> Any:
-    """Multiply: sums[r, i] = start + sum over k of w[k * w_step + r * w_stride] * panel[k, i].
+    """Multiply: to[r, i] = start + sum over k of w[k * w_step + r * w_stride] * panel[k, i].
 
     A tile of `rows` by `width` vectors stays in registers over all k. It starts from the bias of each row, or from
     what `sums` holds where `bias` is 0.
 
     Parameters
     ----------
-    sums, w, panel, bias : int64
+    to, sums, w, panel, bias : int64
         Addresses; the strides and `w_step` are in bytes.
     depth : int64
         Number of k.
@@ -62,20 +65,22 @@ def product(
     n, size = lanes_of(a), BYTES[a]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums, sums_stride, w, w_stride, w_step, panel, panel_stride, depth, bias = args[:9]
+        to, to_stride, sums, sums_stride, w, w_stride, w_step, panel, panel_stride, depth, bias = args[:11]
         vector = ir.VectorType(element_type(a), n)
-        places = []
-        for r in range(height):
-            row = builder.add(sums, builder.mul(sums_stride, constant(r)))
-            places += [(builder.add(row, constant(v * n * size)), cgutils.alloca_once(builder, vector)) for v in range(columns)]
+        slots = [cgutils.alloca_once(builder, vector) for _ in range(height * columns)]
+
+        def place(first: Any, stride: Any, r: int, v: int) -> Any:
+            return builder.add(builder.add(first, builder.mul(stride, constant(r))), constant(v * n * size))
+
         with builder.if_else(builder.icmp_signed("!=", bias, constant(0))) as (fresh, going_on):
             with fresh:
                 for r in range(height):
                     start = load_vector(builder, builder.add(bias, constant(r * size)), a, 1)
-                    for _, slot in places[r * columns : (r + 1) * columns]:
+                    for slot in slots[r * columns : (r + 1) * columns]:
                         builder.store(broadcast(builder, start, n), slot)
             with going_on:
-                for at, slot in places:
+                for i, slot in enumerate(slots):
+                    at = place(sums, sums_stride, *divmod(i, columns))
                     builder.store(load_vector(builder, at, a, n), slot)
         # Row addresses as a base every four rows plus one of three strides, which is what an address can hold.
         strides = [constant(0), w_stride, builder.shl(w_stride, constant(1)), builder.mul(w_stride, constant(3))]
@@ -89,14 +94,14 @@ def product(
                     base = builder.add(base, four)
                 weight = broadcast(builder, load_vector(builder, builder.add(base, strides[r % 4]), a, 1), n)
                 for v in range(columns):
-                    slot = places[r * columns + v][1]
+                    slot = slots[r * columns + v]
                     builder.store(multiply_add(builder, weight, inputs[v], builder.load(slot), a), slot)
-        for at, slot in places:
-            store_vector(builder, builder.load(slot), at, a)
+        for i, slot in enumerate(slots):
+            store_vector(builder, builder.load(slot), place(to, to_stride, *divmod(i, columns)), a)
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(*[i64] * 9, rows, width, code), codegen
+    return types.void(*[i64] * 11, rows, width, code), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -134,9 +139,7 @@ def pack_run(
                 columns(builder.add(done, builder.mul(loop.index, constant(width))), width, None)
             done = builder.add(done, builder.mul(number, constant(width)))
         with builder.if_then(builder.icmp_signed(">", left, constant(0))):
-            lanes = ir.Constant(ir.VectorType(ir.IntType(32), n), list(range(n)))
-            limit = broadcast(builder, builder.trunc(left, ir.IntType(32)), n)
-            columns(full, 1, builder.icmp_signed("<", lanes, limit))
+            columns(full, 1, first_lanes(builder, left, n))
         return context.get_dummy_value()
 
     i64 = types.int64
@@ -159,9 +162,7 @@ def interleave(typingctx: Any, to: Any, even: Any, odd: Any, count: Any, code: A
         with cgutils.for_range(builder, full) as loop:
             i = builder.mul(loop.index, constant(n))
             first, second = (load_vector(builder, at(address, i, 1), a, n) for address in (even, odd))
-            for half in range(2):
-                order = [half * n // 2 + lane // 2 + n * (lane % 2) for lane in range(n)]
-                mixed = builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(ir.IntType(32), n), order))
+            for half, mixed in enumerate(interleaved(builder, first, second)):
                 store_vector(builder, mixed, builder.add(at(to, i, 2), constant(half * n * size)), a)
         done = builder.mul(full, constant(n))
         with cgutils.for_range(builder, builder.sub(count, done)) as loop:

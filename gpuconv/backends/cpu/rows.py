@@ -5,13 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.simd import BYTES, broadcast, constant, lanes_of, load_vector, store_vector
+from gpuconv.backends.cpu.simd import (
+    BYTES,
+    broadcast,
+    constant,
+    counted,
+    lanes_of,
+    load_vector,
+    store_part,
+    store_vector,
+)
 
-__all__ = ["copy_places", "fill_places"]
+__all__ = ["copy_places", "fill_places", "split_places", "write_places"]
 
 
 @intrinsic(prefer_literal=True)
@@ -23,8 +32,8 @@ def fill_places(typingctx: Any, to: Any, count: Any, value: Any, accumulator: An
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, count, value = args[:3]
         vector = broadcast(builder, value, n)
-        with cgutils.for_range(builder, builder.sdiv(builder.add(count, constant(n - 1)), constant(n))) as loop:
-            store_vector(builder, vector, builder.add(to, builder.mul(loop.index, constant(n * BYTES[a]))), a)
+        with counted(builder, builder.sdiv(builder.add(count, constant(n - 1)), constant(n))) as index:
+            store_vector(builder, vector, builder.add(to, builder.mul(index, constant(n * BYTES[a]))), a)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, simd.number(a), accumulator), codegen
@@ -32,7 +41,7 @@ def fill_places(typingctx: Any, to: Any, count: Any, value: Any, accumulator: An
 
 @intrinsic(prefer_literal=True)
 def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, source: Any, accumulator: Any) -> Any:
-    """Copy `count` elements, `step` bytes apart, to consecutive places; up to a vector of places more is written."""
+    """Copy `count` elements, `step` bytes apart, to consecutive places; no more is written."""
     s, a = source.literal_value, accumulator.literal_value
     n = lanes_of(a)
 
@@ -42,9 +51,12 @@ def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, so
         done = builder.mul(full, constant(n))
         left = builder.sub(count, done)
 
-        def put(first: Any, value: Any) -> None:
-            place = builder.add(to, builder.mul(first, constant(BYTES[a])))
-            store_vector(builder, simd.widen(builder, value, s, a, n), place, a)
+        def put(first: Any, value: Any, number: Any = None) -> None:
+            place, value = builder.add(to, builder.mul(first, constant(BYTES[a]))), simd.widen(builder, value, s, a, n)
+            if number is None:
+                store_vector(builder, value, place, a)
+            else:
+                store_part(builder, value, place, a, number)
 
         def some(at: Any, number: Any) -> Any:
             return simd.load_part(builder, at, s, n, number)
@@ -56,17 +68,17 @@ def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, so
         dense, second = constant(BYTES[s]), constant(2 * BYTES[s])
         end = builder.append_basic_block("copied")
         with builder.if_then(builder.icmp_signed("==", step, dense), likely=True):
-            with cgutils.for_range(builder, full) as loop:
-                i = builder.mul(loop.index, constant(n))
+            with counted(builder, full) as index:
+                i = builder.mul(index, constant(n))
                 at = builder.add(address, builder.mul(i, dense))
                 put(i, load_vector(builder, at, s, n))
             with builder.if_then(builder.icmp_signed(">", left, constant(0))):
-                put(done, some(builder.add(address, builder.mul(done, dense)), left))
+                put(done, some(builder.add(address, builder.mul(done, dense)), left), left)
             builder.branch(end)
         with builder.if_then(builder.icmp_signed("==", step, second)):
             # Of 2 * count elements the last is nobody's.
-            with cgutils.for_range(builder, full) as loop:
-                i = builder.mul(loop.index, constant(n))
+            with counted(builder, full) as index:
+                i = builder.mul(index, constant(n))
                 at = builder.add(address, builder.mul(i, second))
                 high = some(builder.add(at, constant(n * BYTES[s])), constant(n - 1))
                 put(i, pairs(load_vector(builder, at, s, n), high))
@@ -74,11 +86,11 @@ def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, so
                 at = builder.add(address, builder.mul(done, second))
                 wanted = builder.sub(builder.mul(left, constant(2)), constant(1))
                 high = some(builder.add(at, constant(n * BYTES[s])), builder.sub(wanted, constant(n)))
-                put(done, pairs(some(at, wanted), high))
+                put(done, pairs(some(at, wanted), high), left)
             builder.branch(end)
-        with cgutils.for_range(builder, count) as loop:
-            value = load_vector(builder, builder.add(address, builder.mul(loop.index, step)), s, 1)
-            place = builder.add(to, builder.mul(loop.index, constant(BYTES[a])))
+        with counted(builder, count) as index:
+            value = load_vector(builder, builder.add(address, builder.mul(index, step)), s, 1)
+            place = builder.add(to, builder.mul(index, constant(BYTES[a])))
             store_vector(builder, simd.widen(builder, value, s, a, 1), place, a)
         builder.branch(end)
         builder.position_at_end(end)
@@ -86,3 +98,67 @@ def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, so
 
     i64 = types.int64
     return types.void(i64, i64, i64, i64, source, accumulator), codegen
+
+
+@intrinsic(prefer_literal=True)
+def split_places(typingctx: Any, evens: Any, odds: Any, address: Any, count: Any, source: Any, accumulator: Any) -> Any:
+    """Copy 2 * count neighbouring elements: those of even number to `evens`, the others to `odds`; no more is written."""
+    s, a = source.literal_value, accumulator.literal_value
+    n = lanes_of(a)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        evens, odds, address, count = args[:4]
+        full = builder.sdiv(count, constant(n))
+        done = builder.mul(full, constant(n))
+
+        def halves(low: Any, high: Any, first: Any) -> list[tuple[Any, Any]]:
+            found = []
+            for to, parity in ((evens, 0), (odds, 1)):
+                lanes = ir.Constant(ir.VectorType(ir.IntType(32), n), list(range(parity, 2 * n, 2)))
+                value = simd.widen(builder, builder.shuffle_vector(low, high, lanes), s, a, n)
+                found.append((value, builder.add(to, builder.mul(first, constant(BYTES[a])))))
+            return found
+
+        with counted(builder, full) as index:
+            first = builder.mul(index, constant(n))
+            at = builder.add(address, builder.mul(first, constant(2 * BYTES[s])))
+            low, high = (load_vector(builder, builder.add(at, constant(k * n * BYTES[s])), s, n) for k in (0, 1))
+            for value, place in halves(low, high, first):
+                store_vector(builder, value, place, a)
+        left = builder.sub(count, done)
+        at = builder.add(address, builder.mul(done, constant(2 * BYTES[s])))
+        wanted = builder.mul(left, constant(2))
+        low = simd.load_part(builder, at, s, n, wanted)
+        high = simd.load_part(
+            builder, builder.add(at, constant(n * BYTES[s])), s, n, builder.sub(wanted, constant(n))
+        )
+        for value, place in halves(low, high, done):
+            store_part(builder, value, place, a, left)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(i64, i64, i64, i64, source, accumulator), codegen
+
+
+@intrinsic(prefer_literal=True)
+def write_places(typingctx: Any, to: Any, address: Any, count: Any, accumulator: Any, target: Any) -> Any:
+    """Convert `count` consecutive sums into elements of another type; no more is written."""
+    a, t = accumulator.literal_value, target.literal_value
+    n = lanes_of(a)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, address, count = args[:3]
+        full = builder.sdiv(count, constant(n))
+
+        def value(first: Any) -> tuple[Any, Any]:
+            loaded = load_vector(builder, builder.add(address, builder.mul(first, constant(BYTES[a]))), a, n)
+            return simd.narrow(builder, loaded, a, t, n), builder.add(to, builder.mul(first, constant(BYTES[t])))
+
+        with counted(builder, full) as index:
+            store_vector(builder, *value(builder.mul(index, constant(n))), t)
+        done = builder.mul(full, constant(n))
+        store_part(builder, *value(done), t, builder.sub(count, done))
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(i64, i64, i64, accumulator, target), codegen

@@ -9,9 +9,11 @@ Half precision is converted by integer arithmetic on the bits: exact, and the sa
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -22,8 +24,10 @@ __all__ = [
     "BYTES",
     "CODES",
     "broadcast",
+    "call",
     "constant",
     "copy_run",
+    "counted",
     "cpu_name",
     "element_type",
     "fill_run",
@@ -168,7 +172,7 @@ def store_vector(builder: Any, value: Any, address: Any, code: int) -> None:
     builder.store(value, _pointer(builder, address, value.type), align=BYTES[code])
 
 
-def _first_lanes(builder: Any, n: int, count: Any) -> Any:
+def first_lanes(builder: Any, count: Any, n: int) -> Any:
     """Return the mask of the first `count` of n lanes; all or none where `count` is beyond."""
     lanes = ir.VectorType(_I64, n)
     return builder.icmp_signed("<", ir.Constant(lanes, list(range(n))), broadcast(builder, count, n))
@@ -197,12 +201,34 @@ def store_masked(builder: Any, value: Any, address: Any, mask: Any, code: int) -
 
 def load_part(builder: Any, address: Any, code: int, n: int, count: Any) -> Any:
     """Load the first `count` elements of a vector, an int64; the others are 0 and their memory is not touched."""
-    return load_masked(builder, address, _first_lanes(builder, n, count), code, n)
+    return load_masked(builder, address, first_lanes(builder, count, n), code, n)
 
 
 def store_part(builder: Any, value: Any, address: Any, code: int, count: Any) -> None:
     """Store the first `count` elements of a vector, an int64."""
-    store_masked(builder, value, address, _first_lanes(builder, value.type.count, count), code)
+    store_masked(builder, value, address, first_lanes(builder, count, value.type.count), code)
+
+
+def interleaved(builder: Any, first: Any, second: Any) -> list[Any]:
+    """Return the two vectors of first[0], second[0], first[1], second[1] and so on."""
+    n = first.type.count
+    orders = [[half * n // 2 + lane // 2 + n * (lane % 2) for lane in range(n)] for half in range(2)]
+    return [builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_I32, n), order)) for order in orders]
+
+
+def gather(builder: Any, address: Any, step: Any, code: int, n: int, mask: Any = None) -> Any:
+    """Load n elements that lie `step` bytes apart: those that a mask chooses, 0 for the others."""
+    lanes = ir.Constant(ir.VectorType(_I64, n), list(range(n)))
+    addresses = builder.add(broadcast(builder, address, n), builder.mul(lanes, broadcast(builder, step, n)))
+    places = builder.inttoptr(addresses, ir.VectorType(element_type(code).as_pointer(), n))
+    type_ = _shaped(element_type(code), n)
+    mask = ir.Constant(ir.VectorType(ir.IntType(1), n), [1] * n) if mask is None else mask
+    align = ir.Constant(_I32, BYTES[code])
+    suffix = f"v{n}" + {0: "f32", 1: "f64"}.get(code, f"i{8 * BYTES[code]}")
+    types_ = [places.type, _I32, mask.type, type_]
+    name = f"llvm.masked.gather.{suffix}.v{n}p0"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(type_, types_), name)
+    return builder.call(function, [places, align, mask, ir.Constant(type_, None)])
 
 
 def widen(builder: Any, value: Any, source: int, accumulator: int, n: int) -> Any:
@@ -360,6 +386,50 @@ def zero(typingctx: Any, accumulator: Any) -> Any:
     return number(a)(accumulator), codegen
 
 
+# Calls
+
+
+@intrinsic
+def call(typingctx: Any, function: Any, arguments: Any) -> Any:
+    """Call the compiled function at an address with a tuple of int64; it returns nothing.
+
+    What is called by its address is compiled once, and not again into every kernel that calls it.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values = cgutils.unpack_tuple(builder, args[1])
+        type_ = ir.FunctionType(ir.VoidType(), [_I64] * len(values))
+        builder.call(builder.inttoptr(args[0], type_.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, arguments), codegen
+
+
+@contextlib.contextmanager
+def counted(builder: Any, count: Any) -> Iterator[Any]:
+    """Emit a loop of `count` turns that is not unrolled, and yield its index: kernels unroll by hand what gains by it."""
+    entry = builder.basic_block
+    body, end = builder.append_basic_block("turn"), builder.append_basic_block("turned")
+    builder.cbranch(builder.icmp_signed(">", count, constant(0)), body, end)
+    builder.position_at_end(body)
+    index = builder.phi(_I64)
+    index.add_incoming(constant(0), entry)
+    yield index
+    following = builder.add(index, constant(1))
+    index.add_incoming(following, builder.basic_block)
+    branch = builder.cbranch(builder.icmp_signed("<", following, count), body, end)
+    branch.set_metadata("llvm.loop", _never_unrolled(builder.module))
+    builder.position_at_end(end)
+
+
+def _never_unrolled(module: Any) -> Any:
+    """Return a loop's identity, which LLVM tells by its naming itself, with the wish not to be unrolled."""
+    wish = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    identity = module.add_metadata([wish, ir.Constant(_I64, len(module.metadata))])
+    identity.operands = (identity, wish)
+    return identity
+
+
 # Runs of elements
 
 
@@ -380,7 +450,27 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
                     builder, widen(builder, value, s, a, 1), builder.add(to, builder.mul(i, constant(size))), a
                 )
 
-        with builder.if_else(builder.icmp_signed("==", step, constant(BYTES[s]))) as (dense, strided):
+        def pairs(first: Any, left: Any) -> None:
+            """Keep every second element; `left` is how many to keep, all of a vector for None."""
+            place = builder.add(address, builder.mul(first, step))
+            halves = []
+            for half in range(2):
+                at = builder.add(place, constant(half * n * size))
+                if left is None:
+                    halves.append(load_vector(builder, at, a, n))
+                else:
+                    read = builder.sub(builder.shl(left, constant(1)), constant(1 + half * n))
+                    halves.append(load_masked(builder, at, first_lanes(builder, read, n), a, n))
+            even = ir.Constant(ir.VectorType(_I32, n), [2 * lane for lane in range(n)])
+            value = builder.shuffle_vector(*halves, even)
+            target = builder.add(to, builder.mul(first, constant(size)))
+            if left is None:
+                store_vector(builder, value, target, a)
+            else:
+                store_masked(builder, value, target, first_lanes(builder, left, n), a)
+
+        is_dense = builder.icmp_signed("==", step, constant(BYTES[s]))
+        with builder.if_else(is_dense) as (dense, strided):
             with dense:
                 full = builder.sdiv(count, constant(n))
                 with cgutils.for_range(builder, full) as loop:
@@ -390,9 +480,35 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
                         builder, widen(builder, value, s, a, n), builder.add(to, builder.mul(i, constant(size))), a
                     )
                 done = builder.mul(full, constant(n))
-                elements(done, builder.sub(count, done))
+                if s == a:
+                    left = builder.sub(count, done)
+                    with builder.if_then(builder.icmp_signed(">", left, constant(0))):
+                        here, mask = builder.mul(done, constant(size)), first_lanes(builder, left, n)
+                        value = load_masked(builder, builder.add(address, here), mask, a, n)
+                        store_masked(builder, value, builder.add(to, here), mask, a)
+                else:
+                    elements(done, builder.sub(count, done))
             with strided:
-                elements(constant(0), count)
+                if s != a:
+                    elements(constant(0), count)
+                else:
+                    with builder.if_else(builder.icmp_signed("==", step, constant(2 * size))) as (by_two, other):
+                        with by_two:
+                            # The last vector's second half may lie beyond the array.
+                            full = builder.sdiv(builder.sub(count, constant(1)), constant(n))
+                            with cgutils.for_range(builder, full) as loop:
+                                pairs(builder.mul(loop.index, constant(n)), None)
+                            done = builder.mul(full, constant(n))
+                            left = builder.sub(count, done)
+                            with builder.if_then(builder.icmp_signed(">", left, constant(0))):
+                                pairs(done, left)
+                        with other:
+                            vectors = builder.sdiv(builder.add(count, constant(n - 1)), constant(n))
+                            with cgutils.for_range(builder, vectors) as loop:
+                                i = builder.mul(loop.index, constant(n))
+                                mask = first_lanes(builder, builder.sub(count, i), n)
+                                value = gather(builder, builder.add(address, builder.mul(i, step)), step, a, n, mask)
+                                store_masked(builder, value, builder.add(to, builder.mul(i, constant(size))), mask, a)
         return context.get_dummy_value()
 
     i64 = types.int64

@@ -16,6 +16,8 @@ from gpuconv.backends.cpu import stencil_kernels as kernels
 from gpuconv.backends.cpu import threads
 from gpuconv.backends.cpu.simd import CODES
 from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
+from gpuconv.backends.cpu.stencil_tiles import block
+from gpuconv.dispatch import Factors
 from gpuconv.dtypes import name_of
 from gpuconv.tuning import CPU_COSTS
 
@@ -25,9 +27,13 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["cost", "pack", "run", "supports"]
+__all__ = ["TAKES", "cost", "pack", "run", "supports"]
+
+TAKES = ("other dtypes", "factors")
+_TYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32")
 
 _MOST_CHANNELS = 8
+_LARGEST_PRODUCT = 1024
 _MOST_SCRATCH = 16 << 20
 
 
@@ -35,11 +41,14 @@ def supports(call: Call, device: Device) -> str | None:
     """Return why the call cannot be served, or None."""
     if call.operation == "weight_gradient":
         return "a weight gradient is no stencil"
-    if call.accumulator not in ("float32", "float64") or call.is_complex:
-        return f"stencils compute float32 and float64, not {call.dtype}"
-    if call.dtype in ("float16", "bfloat16"):
+    if call.sums:
+        if call.dtype not in _TYPES or call.result not in _TYPES or call.result in ("float16", "bfloat16"):
+            return f"stencils do not turn {call.dtype} into {call.result}"
+    elif call.dtype not in ("float32", "float64"):
         return f"stencils compute float32 and float64, not {call.dtype}"
     problem = call.problem
+    if call.factored and sum(k > 1 for k in problem.kernel) > 1 and math.prod(problem.kernel) > _LARGEST_PRODUCT:
+        return "the product of its factors is too large to be worth it"
     if call.operation != "forward":
         if problem.padding_mode != "zeros":
             return "the gradient of a border is no stencil"
@@ -68,6 +77,9 @@ def cost(call: Call, device: Device) -> float:
     products = vectors * lanes * math.prod(problem.kernel) * problem.in_channels // problem.groups
     flops = 2.0 * products * problem.batch * problem.out_channels
     rate = constants.flops * device.threads * 4 / size
+    if problem.in_channels > problem.groups and problem.out_channels // problem.groups >= 4:
+        # A load of inputs feeds the rows of one output only; direct's feeds several outputs.
+        rate *= 0.3
     return constants.overhead + flops / rate + call.bytes / constants.bandwidth
 
 
@@ -101,12 +113,12 @@ class _Correlation:
         if len(slices) == 1:
             return np.ascontiguousarray(w.swapaxes(-1, -2), self.dtype)
         columns = [w[(slice(None), *place)].swapaxes(-1, -2).reshape(p.out_channels, -1) for place in slices]
-        return np.concatenate(columns, axis=1, dtype=self.dtype)
+        return np.ascontiguousarray(np.concatenate(columns, axis=1), self.dtype)
 
     def run(self, x: Array, y: Array, bias: Array | None, packed: Array, divisor: float = 1.0) -> None:
         """Write the correlation of x into y."""
         p, g = self.problem, self.geometry
-        if y.strides[-1 if p.layout == "channels_first" else -2] != y.itemsize:
+        if y.strides[-1 if p.layout == "channels_first" else -2] != y.itemsize and y.size:
             dense = np.empty(y.shape, y.dtype)
             self.run(x, dense, bias, packed, divisor)
             y[...] = dense
@@ -114,13 +126,14 @@ class _Correlation:
         words = g.words.copy()
         by = np.array([divisor, 1 / divisor], self.dtype)
         start = np.zeros(1, self.dtype) if bias is None else np.ascontiguousarray(bias, self.dtype)
-        words[:15] = (
+        source, sums, result = CODES[name_of(x.dtype)], CODES[self.dtype.name], CODES[name_of(y.dtype)]
+        words[:23] = (
             *self._operand(x), *self._operand(y)[:-1], _address(packed), _address(start), _address(self.fill),
-            0 if divisor == 1.0 else _address(by),
+            0 if divisor == 1.0 else _address(by), _address(words), kernels.block_packing(source, sums), block(8, sums), block(4, sums),
+            block(1, sums), 0 if sums == result else kernels.row_writing(sums, result), self.dtype.itemsize, y.itemsize,
         )  # fmt: skip
         words[_BIAS_STEP] = 0 if bias is None else start.itemsize
-        kernel = kernels.correlation(CODES[name_of(x.dtype)], CODES[self.dtype.name], CODES[name_of(y.dtype)])
-        threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks)
+        threads.run(kernels.correlation(), words, g.tasks, g.scratch_bytes, g.slice_tasks)
 
     def _operand(self, array: Array) -> list[int]:
         """Return an array's address and the bytes between neighbours (batch, channel, z, y, x)."""
@@ -141,6 +154,9 @@ def pack(call: Call, w: Array) -> Array:
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
     correlation = _correlation(call)
+    divisor = 1.0
+    if isinstance(w, Factors):
+        w, divisor = w.product(call.problem), w.divisor
     packed = correlation.pack(w) if packed is None else packed
     x, y = (x, y) if correlation.is_forward else (y, x)
-    correlation.run(x, y, bias, packed)
+    correlation.run(x, y, bias, packed, divisor)

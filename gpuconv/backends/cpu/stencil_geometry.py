@@ -126,7 +126,9 @@ def stencil_geometry(problem: ConvProblem, accumulator: str) -> Geometry:
         call[f"reach_{name}"] = reach[axis]
     call["reach_x"] = place_reach
     tasks = problem.batch * -(-groups // chunk) * math.prod(counts)
-    scratch = channels * channel_bytes + 16 * lanes * size
+    call["sums_offset"] = _round(channels * channel_bytes + 16 * lanes * size, 64)
+    call["sums_step"] = _odd_lines((blocks[2] + lanes) * size)
+    scratch = int(call["sums_offset"]) + 8 * int(call["sums_step"])
     slice_tasks = max(1, int(2 * _TASK_FLOPS / max(per_group * chunk, 1)))
     return Geometry(
         call.reshape(1).view(np.int64), tasks, _round(scratch, 64), slice_tasks, tuple(slices), table

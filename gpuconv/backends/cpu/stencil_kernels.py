@@ -1,4 +1,4 @@
-"""The compiled kernels of the stencil algorithm, one for each triple of element types.
+"""The compiled kernel of the stencil algorithm, and the functions that read and write rows of each element type.
 
 A kernel takes the address of a `CALL` record, which `stencil_geometry` fills. Sizes, steps and taps are run-time
 values: a new shape compiles nothing. An axis that a problem of lower rank lacks has size 1.
@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
+from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.rows import copy_places, fill_places
-from gpuconv.backends.cpu.simd import load, store
-from gpuconv.backends.cpu.stencil_tiles import stencil
+from gpuconv.backends.cpu.rows import copy_places, fill_places, split_places, write_places
+from gpuconv.backends.cpu.simd import call, load, store
 from gpuconv.boundary import source_index
 
-__all__ = ["CALL", "correlation", "pack_row"]
+__all__ = ["CALL", "block_packing", "correlation", "row_packing", "row_writing", "source_place"]
 
 CALL = np.dtype(
     [
@@ -26,6 +26,8 @@ CALL = np.dtype(
         for name in (
             # the arrays, and the bytes between neighbours along each of their axes
             "x xn xc xz xy xx y yn yc yz yy w bias fill divisor "
+            # the address of the record, the functions that pack rows, compute 8, 4 and 1 rows, and convert a row (or 0), and bytes of an element
+            "itself pack block_8 block_4 block_1 write size y_size "
             # what a group has, the groups of a task, and the bytes of an output channel's weights
             "channels outputs groups group_chunk group_chunks w_bytes bias_step parts part_count "
             # the border mode, and the range of inputs that negative padding leaves on each axis
@@ -37,18 +39,55 @@ CALL = np.dtype(
             "rows row_gap row_step column_step "
             # the packed input: residues of columns modulo the advance, places of each that are read, and that it has,
             # bytes of a row, a plane and a channel
-            "residues used pitch row_bytes plane channel_bytes"
+            "residues used pitch row_bytes plane channel_bytes "
+            # rows of sums that are yet to be converted
+            "sums_offset sums_step"
         ).split()
     ]
 )
 """One call; what belongs to the caller's arrays comes first."""
 
 _KERNEL = types.void(types.CPointer(from_dtype(CALL)), types.int64, types.int64)
-_source_index = njit(source_index, error_model="numpy")
+source_place = njit(source_index, error_model="numpy")
+
+
+@functools.cache
+def row_packing(source: int, accumulator: int) -> int:
+    """Return the address of the function that packs one row of inputs."""
+    return int(_row_packing(source, accumulator, simd.BYTES[accumulator], simd.source_version()).address)
+
+
+def _row_packing(source: int, accumulator: int, size: int, version: int) -> Any:
+    @cfunc(types.void(*[types.int64] * 11), cache=True, error_model="numpy")
+    def pack(to, start, first, count, pitch, advance, size_x, step, mode, is_outside, fill):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+        if version == 0:
+            return
+        value = load(fill, accumulator, accumulator)
+        _pack_row(
+            to, start, first, count, pitch, advance, size_x, step, mode, is_outside, value, source, accumulator, size
+        )
+
+    return pack
+
+
+@functools.cache
+def row_writing(accumulator: int, target: int) -> int:
+    """Return the address of the function that converts one row of sums into results."""
+    return int(_row_writing(accumulator, target, simd.source_version()).address)
+
+
+def _row_writing(accumulator: int, target: int, version: int) -> Any:
+    @cfunc(types.void(*[types.int64] * 3), cache=True, error_model="numpy")
+    def write(to, address, count):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+        if version == 0:
+            return
+        write_places(to, address, count, accumulator, target)
+
+    return write
 
 
 @njit(error_model="numpy")
-def pack_row(to, start, first, count, pitch, advance, size_x, step, mode, is_outside, fill, source, accumulator, size):  # type: ignore[no-untyped-def]
+def _pack_row(to, start, first, count, pitch, advance, size_x, step, mode, is_outside, fill, source, accumulator, size):  # type: ignore[no-untyped-def]
     """Copy inputs first, first + advance, ... of the row at `start`, `count` of them, the border filled in.
 
     The places from `count` to `pitch` are filled too: whole vectors are read and written, up to one past `pitch`.
@@ -65,7 +104,7 @@ def pack_row(to, start, first, count, pitch, advance, size_x, step, mode, is_out
         fill_places(to, inner, fill, accumulator)
     else:
         for i in range(inner):
-            at = _source_index(mode, first + advance * i, size_x)
+            at = source_place(mode, first + advance * i, size_x)
             store(to + i * size, load(start + at * step, source, accumulator), accumulator, accumulator)
     copy_places(
         to + inner * size, start + (first + advance * inner) * step, outer - inner, advance * step, source, accumulator
@@ -74,44 +113,109 @@ def pack_row(to, start, first, count, pitch, advance, size_x, step, mode, is_out
         fill_places(to + outer * size, pitch - outer, fill, accumulator)
     else:
         for i in range(outer, count):
-            at = _source_index(mode, first + advance * i, size_x)
+            at = source_place(mode, first + advance * i, size_x)
             store(to + i * size, load(start + at * step, source, accumulator), accumulator, accumulator)
         fill_places(to + count * size, pitch - count, fill, accumulator)
 
 
+@intrinsic
+def _call_record(typingctx: Any, address: Any) -> Any:
+    """Return the address of a call record as a pointer."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(from_dtype(CALL))(types.int64), codegen
+
+
 @njit(error_model="numpy")
-def _pack_rows(p, x, to, plane, row, rows, qz, qy, qx, nx, source, accumulator, size):  # type: ignore[no-untyped-def]
-    """Copy input rows `row` to `rows` of one plane of a block."""
-    size_z, size_y, size_x = p.high_z - p.low_z, p.high_y - p.low_y, p.high_x - p.low_x
-    fill = load(p.fill, accumulator, accumulator)
-    count = nx + p.reach_x
-    iz = _source_index(p.mode, p.advance_z * qz + p.offset_z - p.low_z + plane, size_z)
-    start_z = x + (iz + p.low_z) * p.xz + p.low_x * p.xx
-    first = p.advance_x * qx + p.offset_x - p.low_x
+def _pack_halves(p, start_z, to, row, rows, iz, first_y, qx, count, source, accumulator, size):  # type: ignore[no-untyped-def]
+    """Copy the inside of rows, every second column to the one residue and every second to the other."""
+    size_y, size_x = p.high_y - p.low_y, p.high_x - p.low_x
+    first = 2 * qx + p.offset_x - p.low_x
+    inner_0, inner_1 = min(max(-(first >> 1), 0), count), min(max(-((first + 1) >> 1), 0), count)
+    outer_0 = min(max(-((first - size_x) >> 1), inner_0), count)
+    outer_1 = min(max(-((first + 1 - size_x) >> 1), inner_1), count)
+    inner, outer = max(inner_0, inner_1), min(outer_0, outer_1)
+    outer = max(outer, inner)
     for j in range(row, rows):
-        iy = _source_index(p.mode, p.advance_y * qy + p.offset_y - p.low_y + j, size_y)
-        start = start_z + (iy + p.low_y) * p.xy
-        place = to + plane * p.plane + j * p.row_bytes
-        for residue in range(p.residues):
-            pack_row(
-                place, start, first + residue, count, p.used, p.advance_x, size_x, p.xx, p.mode, iz < 0 or iy < 0,
-                fill, source, accumulator, size,
-            )  # fmt: skip
-            place += p.pitch * size
+        iy = source_place(0, first_y + j, size_y)
+        if iz < 0 or iy < 0:
+            continue
+        start = start_z + (iy + p.low_y) * p.xy + first * p.xx
+        evens = to + j * p.row_bytes
+        odds = evens + p.pitch * size
+        split_places(
+            evens + inner * size, odds + inner * size, start + 2 * inner * p.xx, outer - inner, source, accumulator
+        )
+        for i in range(inner_0, min(inner, outer_0)):
+            store(evens + i * size, load(start + 2 * i * p.xx, source, accumulator), accumulator, accumulator)
+        for i in range(inner_1, min(inner, outer_1)):
+            store(odds + i * size, load(start + (2 * i + 1) * p.xx, source, accumulator), accumulator, accumulator)
+        for i in range(outer, outer_0):
+            store(evens + i * size, load(start + 2 * i * p.xx, source, accumulator), accumulator, accumulator)
+        for i in range(outer, outer_1):
+            store(odds + i * size, load(start + (2 * i + 1) * p.xx, source, accumulator), accumulator, accumulator)
 
 
 @functools.cache
-def correlation(source: int, accumulator: int, target: int) -> int:
-    """Return the address of the kernel for three element codes.
+def block_packing(source: int, accumulator: int) -> int:
+    """Return the address of the function that packs rows of a block."""
+    sizes = simd.BYTES[source], simd.BYTES[accumulator]
+    return int(_block_packing(source, accumulator, *sizes, simd.source_version()).address)
+
+
+def _block_packing(source: int, accumulator: int, x_size: int, size: int, version: int) -> Any:
+    @cfunc(types.void(*[types.int64] * 11), cache=True, error_model="numpy")
+    def pack(record, x, to, plane, row, rows, qz, qy, qx, nx, again):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+        """Copy input rows `row` to `rows` of one plane; `again`: over another channel's, whose border is still there."""
+        if version == 0:
+            return
+        p = carray(_call_record(record), 1)[0]
+        size_z, size_y, size_x = p.high_z - p.low_z, p.high_y - p.low_y, p.high_x - p.low_x
+        fill = load(p.fill, accumulator, accumulator)
+        count, advance, mode = nx + p.reach_x, p.advance_x, p.mode
+        iz = source_place(mode, p.advance_z * qz + p.offset_z - p.low_z + plane, size_z)
+        start_z = x + (iz + p.low_z) * p.xz + p.low_x * p.xx
+        first_y = p.advance_y * qy + p.offset_y - p.low_y
+        bordered = not again or mode != 0
+        if not bordered and p.residues == 2 and p.xx == x_size:
+            _pack_halves(p, start_z, to + plane * p.plane, row, rows, iz, first_y, qx, count, source, accumulator, size)
+            return
+        for residue in range(p.residues):
+            first = advance * qx + p.offset_x - p.low_x + residue
+            inner = min(max(-(first // advance), 0), count)
+            outer = min(max(-((first - size_x) // advance), inner), count)
+            place = to + plane * p.plane + row * p.row_bytes + residue * p.pitch * size
+            for j in range(row, rows):
+                iy = source_place(mode, first_y + j, size_y)
+                start = start_z + (iy + p.low_y) * p.xy
+                if bordered:
+                    _pack_row(
+                        place, start, first, count, p.used, advance, size_x, p.xx, mode, iz < 0 or iy < 0, fill, source,
+                        accumulator, size,
+                    )  # fmt: skip
+                elif iz >= 0 and iy >= 0:
+                    copy_places(
+                        place + inner * size, start + (first + advance * inner) * p.xx, outer - inner, advance * p.xx,
+                        source, accumulator,
+                    )  # fmt: skip
+                place += p.row_bytes
+
+    return pack
+
+
+@functools.cache
+def correlation() -> int:
+    """Return the address of the kernel.
 
     A task is one image, a chunk of groups and a block of outputs. Its input is packed row by row, just before the
     first tile that reads a row.
     """
-    sizes = simd.BYTES[accumulator], simd.BYTES[target]
-    return int(_correlation(source, accumulator, target, *sizes, simd.source_version()).address)
+    return int(_correlation(simd.source_version()).address)
 
 
-def _correlation(source: int, accumulator: int, target: int, size: int, y_size: int, version: int) -> Any:
+def _correlation(version: int) -> Any:
     @cfunc(_KERNEL, cache=True, error_model="numpy")
     def correlate(pointer, task, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
@@ -123,6 +227,7 @@ def _correlation(source: int, accumulator: int, target: int, size: int, y_size: 
         first_group, image = task % p.group_chunks * p.group_chunk, task // p.group_chunks
         nx, ny, nz = min(p.block_x, p.count_x - qx), min(p.block_y, p.count_y - qy), min(p.block_z, p.count_z - qz)
         all_rows = (ny - 1) * p.advance_y + p.reach_y + 1
+        sums = scratch + p.sums_offset
         for group in range(first_group, min(first_group + p.group_chunk, p.groups)):
             x = p.x + image * p.xn + group * p.channels * p.xc
             packed_planes = 0
@@ -147,31 +252,31 @@ def _correlation(source: int, accumulator: int, target: int, size: int, y_size: 
                         if needed > packed_rows:
                             for channel in range(p.channels):
                                 for plane in range(packed_planes, planes):
-                                    _pack_rows(
-                                        p, x + channel * p.xc, scratch + channel * p.channel_bytes, plane, packed_rows,
-                                        needed, qz, qy, qx, nx, source, accumulator, size,
+                                    call(
+                                        p.pack,
+                                        (
+                                            p.itself, x + channel * p.xc, scratch + channel * p.channel_bytes, plane,
+                                            packed_rows, needed, qz, qy, qx, nx, group - first_group,
+                                        ),
                                     )  # fmt: skip
                             packed_rows = needed
                         at = scratch + k * p.advance_z * p.plane + first * p.advance_y * p.row_bytes
                         y_step = p.yy * p.row_gap
-                        to = p.y + image * p.yn + (qz + k) * p.yz + (qy + first) * p.yy + qx * y_size
+                        to = p.y + image * p.yn + (qz + k) * p.yz + (qy + first) * p.yy + qx * p.y_size
+                        compute = p.block_8 if rows == 8 else p.block_4 if rows == 4 else p.block_1
                         for output in range(group * p.outputs, (group + 1) * p.outputs):
                             y, w, bias = to + output * p.yc, p.w + output * p.w_bytes, p.bias + output * p.bias_step
-                            if rows == 8:
-                                stencil(
-                                    y, y_step, at, p.row_step, p.column_step, p.parts, p.part_count, w, nx, bias,
-                                    p.divisor, 8, accumulator, target,
-                                )  # fmt: skip
-                            elif rows == 4:
-                                stencil(
-                                    y, y_step, at, p.row_step, p.column_step, p.parts, p.part_count, w, nx, bias,
-                                    p.divisor, 4, accumulator, target,
-                                )  # fmt: skip
-                            else:
-                                stencil(
-                                    y, y_step, at, p.row_step, p.column_step, p.parts, p.part_count, w, nx, bias,
-                                    p.divisor, 1, accumulator, target,
-                                )  # fmt: skip
+                            into, step = (sums, p.sums_step) if p.write else (y, y_step)
+                            call(
+                                compute,
+                                (
+                                    into, step, at, p.row_step, p.column_step, p.parts, p.part_count, w, nx, bias,
+                                    p.divisor,
+                                ),
+                            )  # fmt: skip
+                            if p.write:
+                                for r in range(rows):
+                                    call(p.write, (y + r * y_step, sums + r * p.sums_step, nx))
                         j += rows
                 packed_planes = planes
 

@@ -1,15 +1,19 @@
-"""The inner kernel of the stencil algorithm: a block of output rows in registers over all taps, as an intrinsic.
+"""The inner kernel of stencils and separable filters: a block of output rows in registers over all taps.
 
 Output row r of a block meets input row i with kernel row i - r, so one load of shifted inputs feeds as many sums as
 there are rows in the block. Rows of inputs that meet only some of the block's rows come first and last, and are
 unrolled; the rows that meet all of them are a loop. No tap is multiplied that does not belong to its output.
+
+The blocks are compiled functions of their own, which kernels call by address.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from llvmlite import ir
+from numba import cfunc
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -18,6 +22,7 @@ from gpuconv.backends.cpu.simd import (
     BYTES,
     broadcast,
     constant,
+    counted,
     element_type,
     lanes_of,
     load_vector,
@@ -26,7 +31,7 @@ from gpuconv.backends.cpu.simd import (
     store_vector,
 )
 
-__all__ = ["PART_BYTES", "row_blocks", "stencil"]
+__all__ = ["PART_BYTES", "block", "row_blocks"]
 
 PART_BYTES = 32
 """A part is four int64: offset of its input in bytes, kernel rows, kernel columns, offset of its weights in bytes."""
@@ -44,8 +49,26 @@ def _widths(rows: int) -> tuple[int, ...]:
     return {8: (1,), 4: (3, 2, 1), 1: (8, 4, 1)}[rows]
 
 
+@functools.cache
+def block(rows: int, code: int) -> int:
+    """Return the address of the function that computes `rows` rows of outputs: `_stencil` without its literals."""
+    return int(_block(rows, code, simd.source_version()).address)
+
+
+def _block(rows: int, code: int, version: int) -> Any:
+    i64 = types.int64
+
+    @cfunc(types.void(*[i64] * 11), cache=True, error_model="numpy")
+    def compute(y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+        if version == 0:
+            return
+        _stencil(y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor, rows, code)
+
+    return compute
+
+
 @intrinsic(prefer_literal=True)
-def stencil(
+def _stencil(
     typingctx: Any,
     y: Any,
     y_step: Any,
@@ -60,7 +83,6 @@ def stencil(
     divisor: Any,
     rows: Any,
     code: Any,
-    target: Any,
 ) -> Any:
     """Correlate one channel: y[r, j] = bias + sum over parts, m, n of w[n, m] * x[offset + (r + m, n) steps + j].
 
@@ -75,10 +97,10 @@ def stencil(
         Address of what the sums begin with.
     divisor : int64
         Address of a divisor and its reciprocal, or 0.
-    rows, code, target : literal int
-        Rows of y, the type of x, w and the sums, and the type of y.
+    rows, code : literal int
+        Rows of y, and the type of all numbers.
     """
-    height, a, t = rows.literal_value, code.literal_value, target.literal_value
+    height, a = rows.literal_value, code.literal_value
     n, size = lanes_of(a), BYTES[a]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -97,20 +119,20 @@ def stencil(
 
             def section(at: Any, weights: Any, columns: Any, stride: Any, active: list[int]) -> None:
                 """Add one input row to the active rows of sums; row r's weights lie r elements before `weights`."""
-                with cgutils.for_range(builder, columns) as loop:
-                    source = builder.add(at, builder.mul(loop.index, column_step))
+                with counted(builder, columns) as index:
+                    source = builder.add(at, builder.mul(index, column_step))
                     inputs = [
                         load_vector(builder, builder.add(source, constant(v * n * size)), a, n) for v in range(width)
                     ]
-                    place = builder.add(weights, builder.mul(loop.index, stride))
+                    place = builder.add(weights, builder.mul(index, stride))
                     for r in active:
                         weight = load_vector(builder, builder.add(place, constant(-r * size)), a, 1)
                         weight = broadcast(builder, weight, n)
                         for slot, value in zip(slots[r], inputs, strict=True):
                             builder.store(multiply_add(builder, weight, value, builder.load(slot), a), slot)
 
-            with cgutils.for_range(builder, part_count) as part:
-                record = builder.add(parts, builder.mul(part.index, constant(PART_BYTES)))
+            with counted(builder, part_count) as part:
+                record = builder.add(parts, builder.mul(part, constant(PART_BYTES)))
                 offset, taps, columns, weights = (
                     load_vector(builder, builder.add(record, constant(8 * i)), 3, 1) for i in range(4)
                 )
@@ -125,9 +147,9 @@ def stencil(
                     )  # fmt: skip
 
                 def every_row_apart() -> None:
-                    with cgutils.for_range(builder, taps) as m:
-                        row = builder.add(at, builder.mul(m.index, row_step))
-                        place = builder.add(weights, builder.mul(m.index, constant(size)))
+                    with counted(builder, taps) as m:
+                        row = builder.add(at, builder.mul(m, row_step))
+                        place = builder.add(weights, builder.mul(m, constant(size)))
                         for r in range(height):
                             shifted = builder.add(row, builder.mul(row_step, constant(r)))
                             section(shifted, builder.add(place, constant(r * size)), columns, stride, [r])
@@ -136,8 +158,8 @@ def stencil(
                     for i in range(height - 1):
                         input_row(constant(i), list(range(i + 1)))
                     full = builder.sub(taps, constant(height - 1))
-                    with cgutils.for_range(builder, full) as loop:
-                        input_row(builder.add(loop.index, constant(height - 1)), list(range(height)))
+                    with counted(builder, full) as index:
+                        input_row(builder.add(index, constant(height - 1)), list(range(height)))
                     for i in range(height - 1):
                         input_row(builder.add(taps, constant(i)), list(range(i + 1, height)))
 
@@ -168,23 +190,23 @@ def stencil(
                     for slot in row:
                         builder.store(_quotient(builder, builder.load(slot), by, inverse, a), slot)
             left = builder.sub(count, builder.mul(builder.add(first, constant(width - 1)), constant(n)))
-            begin = builder.add(y, builder.mul(first, constant(n * BYTES[t])))
+            begin = builder.add(y, builder.mul(first, constant(n * size)))
             places = [builder.add(begin, builder.mul(y_step, constant(r))) for r in range(height)]
-            values = [[simd.narrow(builder, builder.load(slot), a, t, n) for slot in row] for row in slots]
+            values = [[builder.load(slot) for slot in row] for row in slots]
             for place, row in zip(places, values, strict=True):
                 for v, value in enumerate(row[:-1]):
-                    store_vector(builder, value, builder.add(place, constant(v * n * BYTES[t])), t)
-                store_part(builder, row[-1], builder.add(place, constant((width - 1) * n * BYTES[t])), t, left)
+                    store_vector(builder, value, builder.add(place, constant(v * n * size)), a)
+                store_part(builder, row[-1], builder.add(place, constant((width - 1) * n * size)), a, left)
 
         for width in _widths(height):
             number = builder.sdiv(builder.sub(total, done), constant(width))
-            with cgutils.for_range(builder, number) as loop:
-                tile(builder.add(done, builder.mul(loop.index, constant(width))), width)
+            with counted(builder, number) as index:
+                tile(builder.add(done, builder.mul(index, constant(width))), width)
             done = builder.add(done, builder.mul(number, constant(width)))
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(*[i64] * 11, rows, code, target), codegen
+    return types.void(*[i64] * 11, rows, code), codegen
 
 
 def _quotient(builder: Any, value: Any, by: Any, inverse: Any, code: int) -> Any:

@@ -18,14 +18,18 @@ from gpuconv.backends.cpu.simd import (
     broadcast,
     constant,
     element_type,
+    first_lanes,
+    gather,
+    interleaved,
     lanes_of,
+    load_masked,
     load_vector,
     multiply_add,
     registers,
     store_vector,
 )
 
-__all__ = ["accumulate", "contract", "outer", "row_blocks"]
+__all__ = ["accumulate", "contract", "gather_rows", "outer", "pack_rows", "row_blocks"]
 
 
 def _tile_widths(rows: int) -> tuple[int, ...]:
@@ -119,6 +123,74 @@ def accumulate(
 
     i64 = types.int64
     return types.void(*[i64] * 10, rows, code), codegen
+
+
+@intrinsic(prefer_literal=True)
+def pack_rows(typingctx: Any, to: Any, w: Any, w_stride: Any, depth: Any, rows: Any, code: Any) -> Any:
+    """Transpose weights: to[k, r] = w[r * w_stride + k], for k in range(depth) and r in range(rows).
+
+    `to` must be writable up to the next multiple of a vector's lanes in k.
+    """
+    height, a = rows.literal_value, code.literal_value
+    n, size = lanes_of(a), BYTES[a]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, w, w_stride, depth = args[:4]
+
+        def square(k: Any, mask: Any) -> None:
+            vectors = []
+            for r in range(height):
+                at = builder.add(w, builder.add(builder.mul(k, constant(size)), builder.mul(w_stride, constant(r))))
+                vectors.append(load_vector(builder, at, a, n) if mask is None else load_masked(builder, at, mask, a, n))
+            # Interleaving the first half of the numbers with the second, once for each doubling of the rows.
+            for _ in range(height.bit_length() - 1):
+                pairs = zip(vectors[: height // 2], vectors[height // 2 :], strict=True)
+                vectors = [v for pair in pairs for v in interleaved(builder, *pair)]
+            for i, v in enumerate(vectors):
+                place = builder.add(to, builder.mul(k, constant(height * size)))
+                store_vector(builder, v, builder.add(place, constant(i * n * size)), a)
+
+        full, left = builder.sdiv(depth, constant(n)), builder.srem(depth, constant(n))
+        with cgutils.for_range(builder, full) as loop:
+            square(builder.mul(loop.index, constant(n)), None)
+        with builder.if_then(builder.icmp_signed(">", left, constant(0))):
+            square(builder.mul(full, constant(n)), first_lanes(builder, left, n))
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(*[i64] * 4, rows, code), codegen
+
+
+@intrinsic(prefer_literal=True)
+def gather_rows(
+    typingctx: Any,
+    to: Any,
+    w: Any,
+    w_stride: Any,
+    channels: Any,
+    channel_stride: Any,
+    taps: Any,
+    tap_count: Any,
+    rows: Any,
+    code: Any,
+) -> Any:
+    """Collect weights: to[c, t, r] = w[c * channel_stride + taps[t] + r * w_stride], all strides in bytes."""
+    height, a = rows.literal_value, code.literal_value
+    size = BYTES[a]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, w, w_stride, channels, channel_stride, taps, tap_count = args[:7]
+        with cgutils.for_range(builder, channels) as channel:
+            base = builder.add(w, builder.mul(channel.index, channel_stride))
+            place = builder.add(to, builder.mul(builder.mul(channel.index, tap_count), constant(height * size)))
+            with cgutils.for_range(builder, tap_count) as tap:
+                offset = load_vector(builder, builder.add(taps, builder.mul(tap.index, constant(8))), 3, 1)
+                here = builder.add(place, builder.mul(tap.index, constant(height * size)))
+                store_vector(builder, gather(builder, builder.add(base, offset), w_stride, a, height), here, a)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(*[i64] * 7, rows, code), codegen
 
 
 @intrinsic(prefer_literal=True)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuconv.backends.cpu import threads
-from gpuconv.backends.cpu.winograd_geometry import geometry, possible_forms
-from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel
+from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, possible_forms
+from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel, products
 
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
@@ -49,7 +49,7 @@ def supports(call: Call, device: Device) -> str | None:
     if any(s > 1 for s in (*problem.stride, *problem.input_dilation)):
         return "it needs a stride of 1"
     if not possible_forms(problem):
-        return "it needs a kernel of 3, 3x3, 1x3 or 3x1"
+        return "it needs a kernel of 2 to 5 taps on one axis or, the same, on two"
     if problem.in_channels // problem.groups < _LEAST_CHANNELS:
         return f"it needs at least {_LEAST_CHANNELS} channels to sum over in each group"
     return None
@@ -84,20 +84,42 @@ def _weights(call: Call, w: Array) -> list[int]:
     return [address, group, outputs, channels, *(0,) * (2 - problem.rank), *spatial]
 
 
+_KEPT_BYTES = 128 << 20
+_kept: list[Array] = []
+
+
 def _aligned(size: int) -> tuple[Array, int]:
-    memory = np.empty(size + 64, np.uint8)
-    return memory, -(-_address(memory) // 64) * 64
+    """Return memory that has been used before, where there is some: new pages are slow; and its first cache line."""
+    try:
+        memory = _kept.pop()
+    except IndexError:
+        memory = np.empty(0, np.uint8)
+    if memory.nbytes < size + 64:
+        memory = np.empty(size + 64, np.uint8)
+    return memory, _line(memory)
 
 
-def pack(call: Call, w: Array) -> Array | None:
-    """Return the transformed weights, aligned to a cache line."""
-    g = geometry(_correlation(call), True)
-    memory, address = _aligned(g.weight_bytes)
+def _keep(*used: Array) -> None:
+    _kept.extend(memory for memory in used if memory.nbytes + sum(m.nbytes for m in _kept) <= _KEPT_BYTES)
+    del _kept[4:]
+
+
+def _line(memory: Array) -> int:
+    return -(-_address(memory) // 64) * 64
+
+
+def pack(call: Call, w: Array) -> Array:
+    """Return the transformed weights, which begin at a cache line."""
+    memory = np.empty(geometry(_correlation(call), True).weight_bytes + 64, np.uint8)
+    _transform(call, w, memory, geometry(_correlation(call), True))
+    return memory
+
+
+def _transform(call: Call, w: Array, memory: Array, g: Geometry) -> None:
     words = g.words.copy()
-    words[10:20] = (*_weights(call, w), 0, 0, address, 0)
+    words[10:20] = (*_weights(call, w), 0, 0, _line(memory), 0)
     words[_STAGE] = WEIGHTS
     threads.run(kernel(g.form), words, g.weight_tasks, g.scratch_bytes, max(1, g.weight_tasks // 8))
-    return memory
 
 
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
@@ -108,21 +130,27 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     if y.size == 0:
         return
     g = geometry(problem, packed is not None)
+    kept = []
     if packed is None and not g.transforms_inside:
-        packed = pack(call, w)
+        packed, _ = _aligned(g.weight_bytes)
+        kept.append(packed)
+        _transform(call, w, packed, g)
+    v = 0
+    if g.split:
+        inputs, v = _aligned(g.input_bytes)
+        kept.append(inputs)
     fill = np.array([problem.padding_value], np.float32)
     sums_bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
-    inputs, v = _aligned(g.input_bytes)
     words = g.words.copy()
     words[:20] = (
         *_operand(problem, x), *_operand(problem, y), *_weights(call, w),
-        0 if sums_bias is None else _address(sums_bias), _address(fill),
-        0 if packed is None else -(-_address(packed) // 64) * 64, v,
+        0 if sums_bias is None else _address(sums_bias), _address(fill), 0 if packed is None else _line(packed), v,
     )  # fmt: skip
+    words[_STAGE + 1] = products()
     code = kernel(g.form)
     if g.split:
         words[_STAGE] = INPUTS
         threads.run(code, words, g.input_tasks, g.scratch_bytes, g.slice_tasks)
     words[_STAGE] = PRODUCTS if g.split else FUSED
     threads.run(code, words, g.tasks, g.scratch_bytes, g.slice_tasks)
-    del inputs
+    _keep(*kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Geometry", "geometry", "possible_forms"]
 
+_OUTPUTS = {2: (5, 3), 3: (4, 3, 2), 4: (3,), 5: (2,)}
+"""Outputs along an axis that tiles may have, by the kernel's taps."""
+_LARGE_TILE_CHANNELS = 32
+"""Channels below which the largest error of tiles with 36 products could pass that of a direct sum of the same
+length."""
 _RESTART = 64
 """Channels after which the sums of products start anew: the error then hardly grows with the channels."""
 _INPUT_BYTES = 1280 << 10
@@ -50,12 +56,16 @@ class Geometry(NamedTuple):
 
 def possible_forms(problem: ConvProblem) -> tuple[int, ...]:
     """Return the forms that compute a correlation; empty where none does."""
-    ry, rx = problem.kernel if problem.rank == 2 else (1, problem.kernel[0])
-    if problem.rank > 2 or max(ry, rx) != 3 or min(ry, rx) not in (1, 3):
+    if problem.rank > 2:
         return ()
-    return tuple(
-        (1000 * m if ry > 1 else 1000) + 100 * ry + (10 * m if rx > 1 else 10) + rx for m in (4, 3, 2)
-    )  # fmt: skip
+    ky, kx = (1, *problem.kernel)[-2:]
+    taps = max(ky, kx)
+    if taps not in _OUTPUTS or min(ky, kx) not in (1, taps):
+        return ()
+    if min(ky, kx) == 1:
+        return tuple(1100 + 10 * m + taps if ky == 1 else 1000 * m + 100 * taps + 11 for m in _OUTPUTS[taps])
+    is_long = problem.in_channels // problem.groups >= _LARGE_TILE_CHANNELS
+    return tuple(1010 * m + 101 * taps for m in _OUTPUTS[taps] if is_long or m + taps <= 6)
 
 
 def _tiles(outputs: int, dilation: int, m: int) -> int:
@@ -101,41 +111,115 @@ def _blocks(batch: int, tiles_y: int, tiles_x: int, dilation_x: int, most: int) 
     return 1, 1, _even(tiles_x, most, dilation_x)
 
 
-def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geometry:
+class _Sizes(NamedTuple):
+    """A correlation in tiles of one form."""
+
+    my: int
+    mx: int
+    ny: int
+    nx: int
+    ty: int
+    tx: int
+    out_y: int
+    out_x: int
+    dilation_y: int
+    dilation_x: int
+    batch: int
+    groups: int
+    tiles_y: int
+    tiles_x: int
+    vectors: int
+    """Vectors of a group's input channels."""
+    blocks: int
+    """Blocks of a group's output channels, two vectors each."""
+
+    @property
+    def products(self) -> int:
+        """Products of a tile, a channel and an output channel."""
+        return self.ny * self.nx
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of a transformed tile."""
+        return self.products * self.vectors * VECTOR
+
+    def number(self, block: tuple[int, int, int]) -> int:
+        """Return the blocks of tiles in all groups."""
+        return self.groups * math.prod(self.along(block))
+
+    def along(self, block: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the blocks of tiles along each axis."""
+        return -(-self.batch // block[0]), -(-self.tiles_y // block[1]), -(-self.tiles_x // block[2])
+
+
+def _sizes(problem: ConvProblem, form: int) -> _Sizes:
     down, across = forms(form)
-    my, mx, ny, nx = len(down.output), len(across.output), len(down.input), len(across.input)
-    ty, tx = len(down.weights[0]), len(across.weights[0])
-    products = ny * nx
+    my, mx = len(down.output), len(across.output)
     out_y, out_x = (1, *problem.output)[-2:]
     dy, dx = (1, *problem.dilation)[-2:]
-    channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    vectors, blocks_k = -(-channels // LANES), -(-outputs // (2 * LANES))
-    tiles_y, tiles_x = _tiles(out_y, dy, my), _tiles(out_x, dx, mx)
-    total = problem.batch * tiles_y * tiles_x
-    per_tile = products * vectors * VECTOR
-    most = max(min(_PRODUCTS // products, _INPUT_BYTES // per_tile), 2 * most_tiles())
-    block = _blocks(problem.batch, tiles_y, tiles_x, dx, most)
+    return _Sizes(
+        my, mx, len(down.input), len(across.input), len(down.weights[0]), len(across.weights[0]), out_y, out_x, dy, dx,
+        problem.batch, problem.groups, _tiles(out_y, dy, my), _tiles(out_x, dx, mx),
+        -(-problem.in_channels // problem.groups // LANES), -(-problem.out_channels // problem.groups // (2 * LANES)),
+    )  # fmt: skip
 
-    def count(block: tuple[int, int, int]) -> tuple[int, int, int]:
-        return -(-problem.batch // block[0]), -(-tiles_y // block[1]), -(-tiles_x // block[2])
 
-    def load(block: tuple[int, int, int]) -> float:
-        """Return how much longer the busiest thread works than an even share."""
-        number = int(np.prod(count(block))) * problem.groups
-        return -(-number // workers) * workers * int(np.prod(block)) / max(total * problem.groups, 1)
+class _Division(NamedTuple):
+    """One way to divide the work."""
 
-    number = int(np.prod(count(block))) * problem.groups
-    split = workers > 1 and (number < workers or load(block) > 1.12) and total * problem.groups * per_tile <= _SPLIT_BYTES
+    seconds: float
+    block: tuple[int, int, int]
+    split: bool
+    inside: bool
+
+
+def _division(s: _Sizes, most: int, split: bool, packed: bool, workers: int) -> _Division:
+    """Return blocks of at most about `most` tiles, and the estimated seconds."""
+    block = _blocks(s.batch, s.tiles_y, s.tiles_x, s.dilation_x, most)
+    number, total = s.number(block), s.batch * s.tiles_y * s.tiles_x * s.groups
+    # Where each transformed weight would be used once, the tasks transform them.
+    inside = not packed and number == s.groups
+    rates = CPU_WINOGRAD[8 * VECTOR]
+    inputs, outputs = s.vectors * LANES, s.blocks * 2 * LANES
+    weights = s.products * s.groups * inputs * outputs
+    first = s.products * total * inputs * rates.transform
+    then = 2.0 * weights * total / s.groups / rates.flops + s.products * total * outputs * rates.transform
+    if inside:
+        then += weights * rates.weights
+    else:
+        then += 4 * weights * number / s.groups / rates.traffic
+    if split or math.prod(block) * s.tile_bytes > _INPUT_BYTES:
+        then += total * s.tile_bytes * s.blocks / rates.traffic
+    before = 0.0 if packed or inside else weights * rates.kept_weights
+    tasks = number * (s.blocks if split else 1)
+    share = total if split else math.prod(block) * number
+    busiest = share / total * -(-tasks // workers) / tasks
     if split:
-        most = max(_PRODUCTS // products, 2 * most_tiles())
-        block = _blocks(problem.batch, tiles_y, tiles_x, dx, most)
-        number = int(np.prod(count(block))) * problem.groups
-    inside = not packed and number == problem.groups
+        before, first = before + first, 0.0
+    return _Division(rates.overhead + before / workers + (first + then) * busiest, block, split, inside)
+
+
+def _best_division(s: _Sizes, packed: bool, workers: int) -> _Division:
+    large = max(_PRODUCTS // s.products, 2 * most_tiles())
+    small = max(min(large, _INPUT_BYTES // s.tile_bytes), 2 * most_tiles())
+    found = [_division(s, most, False, packed, workers) for most in {small, large}]
+    if workers > 1 and s.batch * s.tiles_y * s.tiles_x * s.groups * s.tile_bytes <= _SPLIT_BYTES:
+        found.append(_division(s, large, True, packed, workers))
+    return min(found)
+
+
+def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geometry:
+    s = _sizes(problem, form)
+    my, mx, ny, nx, ty, tx, out_y, out_x, dy, dx = s[:10]
+    products, vectors, blocks_k, tiles_y, tiles_x = s.products, s.vectors, s.blocks, s.tiles_y, s.tiles_x
+    channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    seconds, block, split, inside = _best_division(s, packed, workers)
+    number = s.number(block)
     c = np.zeros((), CALL)
-    tiles = int(np.prod(block))
+    tiles = math.prod(block)
     for name, value in zip(("n", "y", "x"), block, strict=True):
         c[f"block_{name}"] = value
-    for name, value in zip(("n", "y", "x"), count(block), strict=True):
+    for name, value in zip(("n", "y", "x"), s.along(block), strict=True):
         c[f"blocks_{name}"] = value
     chunk = min(vectors, _RESTART // LANES)
     fields = {
@@ -178,13 +262,6 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
         c[name] = value
     tasks = number * (blocks_k if split else 1)
     flops = 2.0 * products * tiles * vectors * LANES * 2 * LANES * (1 if split else blocks_k)
-    rates = CPU_WINOGRAD[8 * VECTOR]
-    work = (
-        2.0 * products * total * problem.groups * vectors * LANES * blocks_k * 2 * LANES / rates.flops
-        + products * total * problem.groups * (vectors * LANES + blocks_k * 2 * LANES) * rates.transform
-        + (0 if packed else products * problem.groups * vectors * LANES * blocks_k * 2 * LANES * rates.weights)
-    )
-    seconds = rates.overhead + work / workers
     return Geometry(
         c.reshape(1).view(np.int64), form, split, problem.groups * blocks_k * -(-vectors // chunk),
         number * vectors if split else 0, tasks, _round(offset, 64), max(1, int(_TASK_FLOPS / max(flops, 1))),

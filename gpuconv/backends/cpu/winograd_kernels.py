@@ -19,6 +19,7 @@ from gpuconv.backends.cpu.simd import load, store
 from gpuconv.backends.cpu.winograd_tiles import (
     LANES,
     VECTOR,
+    call_products,
     copy_pixels,
     fill_pixels,
     forms,
@@ -28,21 +29,22 @@ from gpuconv.backends.cpu.winograd_tiles import (
     most_tiles,
     multiply,
     output_tile,
+    transform_weights,
     transpose,
     transpose_part,
+    transpose_part_rows,
     transpose_rows,
-    weights_tile,
 )
 from gpuconv.boundary import source_index
 
-__all__ = ["CALL", "FUSED", "INPUTS", "PRODUCTS", "WEIGHTS", "kernel"]
+__all__ = ["CALL", "FUSED", "INPUTS", "PRODUCTS", "WEIGHTS", "kernel", "products"]
 
 CALL = np.dtype(
     [
         (name, np.int64)
         for name in (
             # the arrays, the bytes between neighbours along each of their axes, and the transformed weights and inputs
-            "x xn xc xy xx y yn yc yy yx w wg wo wc wy wx bias fill u v stage "
+            "x xn xc xy xx y yn yc yy yx w wg wo wc wy wx bias fill u v stage multiply "
             # channels and outputs of one group; vectors of channels, in all and in a chunk that is summed apart
             "channels outputs vectors chunk groups batch "
             # border: mode, the range of inputs that negative padding leaves, the padding before
@@ -57,7 +59,7 @@ CALL = np.dtype(
         ).split()
     ]
 )
-"""One call; the first 21 fields belong to the caller's arrays and the stage."""
+"""One call; the first 22 fields belong to the caller's arrays, the stage and the function for products."""
 
 WEIGHTS, INPUTS, PRODUCTS, FUSED = range(4)
 
@@ -85,13 +87,16 @@ def _panel(tile, tiles):  # type: ignore[no-untyped-def]
 @njit(error_model="numpy")
 def _read_pixels(p, to, source, count, channels):  # type: ignore[no-untyped-def]
     """Copy `count` pixels of an input row to neighbouring vectors."""
+    if p.xx == 4 and channels == LANES and count >= LANES:
+        whole = count // LANES
+        transpose(to, source, p.xc, whole, p.xy)
+        if whole * LANES < count:
+            last = count - LANES
+            transpose(to + last * VECTOR, source + 4 * last, p.xc, 1, p.xy)
+        return
     if p.xx == 4:
-        whole = count // LANES if channels == LANES else 0
-        if whole > 0:
-            transpose(to, VECTOR, source, p.xc, whole, VECTOR)
-        for i in range(whole * LANES, count, LANES):
-            wanted = min(LANES, count - i)
-            transpose_part(to + i * VECTOR, VECTOR, wanted, LANES, source + 4 * i, p.xc, channels, wanted)
+        for i in range(0, count, LANES):
+            transpose_part(to + i * VECTOR, source + 4 * i, p.xc, channels, min(LANES, count - i))
         return
     if channels < LANES:
         fill_pixels(to, count, np.float32(0))
@@ -122,7 +127,9 @@ def _pack(p, x, channels, y0, rows, x0, columns, to):  # type: ignore[no-untyped
             continue
         for j in range(columns):
             if j < inner or j >= outer:
-                _read_pixels(p, row + j * VECTOR, start + _source_index(p.mode, x0 + j, p.size_x) * p.xx, 1, channels)
+                at = start + _source_index(p.mode, x0 + j, p.size_x) * p.xx
+                fill_pixels(row + j * VECTOR, 1, fill)
+                gather_pixel(row + j * VECTOR, at, p.xc, channels)
 
 
 @njit(error_model="numpy")
@@ -140,18 +147,30 @@ def _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form):  #
         for r in range(rows):
             first = scratch + (_origin(r0 + r, p.dilation_y, my) - y0) * p.in_pitch
             input_columns(transformed, p.columns_pitch, first, p.dilation_y * p.in_pitch, width, form)
-            for q in range(columns):
-                tile = (image * rows + r) * columns + q
-                start, most = _panel(tile, tiles)
-                to = v + (start * p.vectors + vector * most + tile - start) * VECTOR
+            q, first_tile = 0, (image * rows + r) * columns
+            while q < columns:
+                # A run of tiles within a panel, whose first inputs are equally far apart.
+                start, most = _panel(first_tile + q, tiles)
+                end = min(columns, start + most - first_tile)
+                advance = mx * VECTOR
+                if p.dilation_x > 1:
+                    advance = VECTOR
+                    end = min(end, (q0 + q) // p.dilation_x * p.dilation_x + p.dilation_x - q0)
+                to = v + (start * p.vectors + vector * most + first_tile + q - start) * VECTOR
                 source = transformed + (_origin(q0 + q, p.dilation_x, mx) - x0) * VECTOR
-                input_rows(to, p.v_step, source, p.columns_pitch, p.dilation_x * VECTOR, form)
+                step = p.dilation_x * VECTOR
+                input_rows(to, p.v_step, source, p.columns_pitch, step, advance, end - q, form)
+                q = end
 
 
 @njit(error_model="numpy")
 def _transform_weights(p, group, block, first, vectors, u, u_step, taps, products, ty, tx, form):  # type: ignore[no-untyped-def]
     """Transform the weights of some vectors of input channels for one block of output channels."""
-    is_dense = p.wx == 4 and p.wy == 4 * tx and p.wc == 4 * tx * ty
+    count, taps_step, first_tap = ty * tx, VECTOR, taps
+    are_taps_dense = abs(p.wx) == 4 and p.wy == tx * p.wx
+    if are_taps_dense and p.wx < 0:
+        # The adjoint's kernel is turned around: its taps are read forwards, and used backwards.
+        taps_step, first_tap = -VECTOR, taps + (count - 1) * VECTOR
     for half in range(2):
         output = (2 * block + half) * LANES
         outputs = min(LANES, p.outputs - output)
@@ -160,22 +179,26 @@ def _transform_weights(p, group, block, first, vectors, u, u_step, taps, product
             channels = min(LANES, p.channels - channel) if outputs > 0 else 0
             to = u + (vector * LANES * 2 + half) * VECTOR
             w = p.w + group * p.wg + output * p.wo + channel * p.wc
-            if channels > 0 and is_dense:
-                count = channels * ty * tx
-                whole = count // LANES if outputs == LANES else 0
-                if whole > 0:
-                    transpose(taps, VECTOR, w, p.wo, whole, VECTOR)
-                for i in range(whole * LANES, count, LANES):
-                    wanted = min(LANES, count - i)
-                    transpose_part(taps + i * VECTOR, VECTOR, wanted, LANES, w + 4 * i, p.wo, outputs, wanted)
+            if channels > 0 and are_taps_dense and p.wx > 0 and p.wc == 4 * count:
+                elements = channels * count
+                whole = elements // LANES if outputs == LANES else 0
+                transpose(taps, w, p.wo, whole, LANES * count * 4)
+                for i in range(whole * LANES, elements, LANES):
+                    transpose_part(taps + i * VECTOR, w + 4 * i, p.wo, outputs, min(LANES, elements - i))
+            elif channels > 0 and are_taps_dense:
+                for c in range(channels):
+                    at = w + c * p.wc + min((count - 1) * p.wx, 0)
+                    for i in range(0, count, LANES):
+                        to_taps = taps + (c * count + i) * VECTOR
+                        transpose_part(to_taps, at + 4 * i, p.wo, outputs, min(LANES, count - i))
             elif channels > 0:
-                fill_pixels(taps, channels * ty * tx, np.float32(0))
+                fill_pixels(taps, channels * count, np.float32(0))
                 for c in range(channels):
                     for i in range(ty):
                         for j in range(tx):
                             at = taps + ((c * ty + i) * tx + j) * VECTOR
                             gather_pixel(at, w + c * p.wc + i * p.wy + j * p.wx, p.wo, outputs)
-            weights_tile(to, u_step, taps, channels, 2 * VECTOR, form)
+            transform_weights(to, u_step, first_tap, taps_step, channels, 2 * VECTOR, form)
             for c in range(max(channels, 0), LANES):
                 for product in range(products):
                     fill_pixels(to + c * 2 * VECTOR + product * u_step, 1, np.float32(0))
@@ -195,14 +218,22 @@ def _multiply_all(p, b, group, block, v, scratch, products, ty, tx, form):  # ty
             )
         else:
             u, u_step = p.u + group * p.u_group + block * p.u_block + first * LANES * 2 * VECTOR, p.u_step
+        panels = (tiles + _MOST - 1) // _MOST
+        lines = (7 + panels) // panels
         for product in range(products):
             tile = 0
             while tile < tiles:
                 start, height = _panel(tile, tiles)
-                multiply(
-                    height, m + product * p.m_step + start * 2 * VECTOR,
+                after = start + height
+                if after == tiles:
+                    ahead_v = v + (product + 1) * p.v_step + first * height * VECTOR
+                else:
+                    ahead_v = v + product * p.v_step + (after * p.vectors + first * height) * VECTOR
+                call_products(
+                    p.multiply, height, m + product * p.m_step + start * 2 * VECTOR,
                     v + product * p.v_step + (start * p.vectors + first * height) * VECTOR,
-                    u + product * u_step, vectors, first == 0,
+                    u + product * u_step, vectors, int(first == 0), u + (product + 1) * u_step, lines,
+                    ahead_v,
                 )  # fmt: skip
                 tile += height
 
@@ -254,12 +285,15 @@ def _is_finite(vector):  # type: ignore[no-untyped-def]
 def _write_pixels(p, y, source, count, outputs):  # type: ignore[no-untyped-def]
     """Write `count` neighbouring pixels to a run of outputs."""
     if p.yx == 4:
-        whole = count // LANES if outputs == LANES else 0
-        if whole > 0:
-            transpose_rows(y, p.yc, source, VECTOR, whole)
-        for i in range(whole * LANES, count, LANES):
-            width = min(LANES, count - i)
-            transpose_part(y + 4 * i, p.yc, outputs, width, source + i * VECTOR, VECTOR, width, LANES)
+        if outputs == LANES and count >= LANES:
+            whole = count // LANES
+            transpose_rows(y, p.yc, source, whole)
+            if whole * LANES < count:
+                last = count - LANES
+                transpose_rows(y + 4 * last, p.yc, source + last * VECTOR, 1)
+            return
+        for i in range(0, count, LANES):
+            transpose_part_rows(y + 4 * i, p.yc, outputs, min(LANES, count - i), source + i * VECTOR)
     elif p.yc == 4:
         copy_pixels(y, p.yx, source, VECTOR, count, outputs)
     else:
@@ -332,6 +366,23 @@ def _block(p, number):  # type: ignore[no-untyped-def]
     return (
         n0, min(p.block_n, p.batch - n0), r0, min(p.block_y, p.tiles_y - r0), q0, min(p.block_x, p.tiles_x - q0)
     )  # fmt: skip
+
+
+@functools.cache
+def products() -> int:
+    """Return the address of the function that multiplies a panel of tiles."""
+    return int(_products(simd.source_version()).address)
+
+
+def _products(version: int) -> Any:
+    i64 = types.int64
+
+    @cfunc(types.void(i64, i64, i64, i64, i64, i64, i64, i64, i64), cache=True, error_model="numpy")
+    def multiply_panel(tiles, to, v, u, groups, is_first, ahead, lines, ahead_v):  # type: ignore[no-untyped-def]  # pragma: no cover
+        if version != 0:
+            multiply(tiles, to, v, u, groups, is_first, ahead, lines, ahead_v)
+
+    return multiply_panel
 
 
 @functools.cache

@@ -32,6 +32,7 @@ from gpuconv.transforms import Matrix, Winograd, winograd
 __all__ = [
     "LANES",
     "VECTOR",
+    "call_products",
     "copy_pixels",
     "fill_pixels",
     "forms",
@@ -41,10 +42,11 @@ __all__ = [
     "most_tiles",
     "multiply",
     "output_tile",
+    "transform_weights",
     "transpose",
     "transpose_part",
+    "transpose_part_rows",
     "transpose_rows",
-    "weights_tile",
 ]
 
 _F32 = CODES["float32"]
@@ -84,6 +86,13 @@ def _plus(builder: Any, address: Any, step: Any, times: int) -> Any:
 
 def _splat(value: Fraction) -> Any:
     return ir.Constant(_type(), [ir.Constant(element_type(_F32), float(np.float32(float(value))))] * LANES)
+
+
+def _prefetch(builder: Any, address: Any) -> None:
+    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [pointer, ir.Constant(_I32, 0), ir.Constant(_I32, 3), ir.Constant(_I32, 1)])
 
 
 # Linear combinations
@@ -212,65 +221,81 @@ def _store_part(builder: Any, value: Any, address: Any, mask: Any) -> None:
 
 
 @intrinsic
-def transpose(typingctx: Any, to: Any, to_step: Any, source: Any, step: Any, count: Any, advance: Any) -> Any:
-    """Transpose `count` squares; a square's vectors are `step` bytes apart, squares `advance` bytes.
+def transpose(typingctx: Any, to: Any, source: Any, step: Any, count: Any, ahead: Any) -> Any:
+    """Transpose `count` squares side by side in rows `step` bytes apart into neighbouring pixels.
 
-    Written vectors are `to_step` bytes apart, and squares `LANES` times that.
+    What lies `ahead` bytes further in each row is prefetched.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_step, source, step, count, advance = args
+        to, source, step, count, ahead = args
         with cgutils.for_range(builder, count) as loop:
-            start = builder.add(source, builder.mul(loop.index, advance))
-            goal = builder.add(to, builder.mul(builder.mul(loop.index, constant(LANES)), to_step))
-            rows = [_load(builder, _plus(builder, start, step, r)) for r in range(LANES)]
+            start = builder.add(source, builder.mul(loop.index, constant(VECTOR)))
+            goal = builder.add(to, builder.mul(loop.index, constant(LANES * VECTOR)))
+            places = [_plus(builder, start, step, r) for r in range(LANES)]
+            rows = [_load(builder, at) for at in places]
+            with builder.if_then(builder.icmp_signed("!=", ahead, constant(0))):
+                for at in places:
+                    _prefetch(builder, builder.add(at, ahead))
             for r, row in enumerate(_transposed(builder, rows)):
-                _store(builder, row, _plus(builder, goal, to_step, r))
-        return context.get_dummy_value()
-
-    return types.void(*[_I64] * 6), codegen
-
-
-@intrinsic
-def transpose_rows(typingctx: Any, to: Any, to_step: Any, source: Any, step: Any, count: Any) -> Any:
-    """Transpose `count` squares side by side in memory on both sides: pixels of VECTOR bytes into rows."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_step, source, step, count = args
-        with cgutils.for_range(builder, count) as loop:
-            start = builder.add(source, builder.mul(builder.mul(loop.index, constant(LANES)), step))
-            goal = builder.add(to, builder.mul(loop.index, constant(VECTOR)))
-            rows = [_load(builder, _plus(builder, start, step, r)) for r in range(LANES)]
-            for r, row in enumerate(_transposed(builder, rows)):
-                _store(builder, row, _plus(builder, goal, to_step, r))
+                _store(builder, row, builder.add(goal, constant(r * VECTOR)))
         return context.get_dummy_value()
 
     return types.void(*[_I64] * 5), codegen
 
 
 @intrinsic
-def transpose_part(
-    typingctx: Any, to: Any, to_step: Any, wanted: Any, width: Any, source: Any, step: Any, rows: Any, count: Any
-) -> Any:
-    """Transpose part of a square: `count` elements of each of `rows` rows; further rows repeat the last.
+def transpose_rows(typingctx: Any, to: Any, to_step: Any, source: Any, count: Any) -> Any:
+    """Transpose `count` squares of neighbouring pixels into rows `to_step` bytes apart."""
 
-    Of the result `wanted` vectors of `width` elements are written.
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, to_step, source, count = args
+        with cgutils.for_range(builder, count) as loop:
+            start = builder.add(source, builder.mul(loop.index, constant(LANES * VECTOR)))
+            goal = builder.add(to, builder.mul(loop.index, constant(VECTOR)))
+            rows = [_load(builder, builder.add(start, constant(r * VECTOR))) for r in range(LANES)]
+            for r, row in enumerate(_transposed(builder, rows)):
+                _store(builder, row, _plus(builder, goal, to_step, r))
+        return context.get_dummy_value()
+
+    return types.void(*[_I64] * 4), codegen
+
+
+@intrinsic
+def transpose_part(typingctx: Any, to: Any, source: Any, step: Any, rows: Any, count: Any) -> Any:
+    """Transpose `count` elements of each of `rows` rows into pixels; all LANES pixels are written.
+
+    The channels beyond `rows` repeat the last row; the pixels beyond `count` are 0.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_step, wanted, width, source, step, rows, count = args
+        to, source, step, rows, count = args
         mask, last = _mask(builder, count), builder.sub(rows, constant(1))
         vectors = []
         for r in range(LANES):
             row = builder.select(builder.icmp_signed("<", constant(r), rows), constant(r), last)
             vectors.append(_load_part(builder, builder.add(source, builder.mul(row, step)), mask))
-        width_mask = _mask(builder, width)
         for r, vector in enumerate(_transposed(builder, vectors)):
-            with builder.if_then(builder.icmp_signed("<", constant(r), wanted)):
-                _store_part(builder, vector, _plus(builder, to, to_step, r), width_mask)
+            _store(builder, vector, builder.add(to, constant(r * VECTOR)))
         return context.get_dummy_value()
 
-    return types.void(*[_I64] * 8), codegen
+    return types.void(*[_I64] * 5), codegen
+
+
+@intrinsic
+def transpose_part_rows(typingctx: Any, to: Any, to_step: Any, rows: Any, count: Any, source: Any) -> Any:
+    """Transpose `count` neighbouring pixels into `rows` rows of `count` elements; LANES pixels are read."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, to_step, rows, count, source = args
+        vectors = [_load(builder, builder.add(source, constant(r * VECTOR))) for r in range(LANES)]
+        mask = _mask(builder, count)
+        for r, vector in enumerate(_transposed(builder, vectors)):
+            with builder.if_then(builder.icmp_signed("<", constant(r), rows)):
+                _store_part(builder, vector, _plus(builder, to, to_step, r), mask)
+        return context.get_dummy_value()
+
+    return types.void(*[_I64] * 5), codegen
 
 
 @intrinsic
@@ -347,34 +372,48 @@ def input_columns(typingctx: Any, to: Any, to_step: Any, source: Any, step: Any,
 
 
 @intrinsic(prefer_literal=True)
-def input_rows(typingctx: Any, to: Any, to_step: Any, source: Any, row: Any, step: Any, form: Any) -> Any:
-    """Transform one tile along x, all its transformed rows; the results are `to_step` bytes apart."""
+def input_rows(
+    typingctx: Any, to: Any, to_step: Any, source: Any, row: Any, step: Any, advance: Any, count: Any, form: Any
+) -> Any:
+    """Transform `count` tiles along x, whose inputs are `advance` bytes apart and whose results are neighbours.
+
+    One transformed row of all tiles comes after the other: few pages of memory are written to at a time.
+    """
     down, across = forms(form.literal_value)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_step, source, row, step = args[:5]
+        to, to_step, source, row, step, advance, count = args[:7]
         emit = _apply_to_runs(across.input, _by_rows)
         stride = builder.mul(to_step, constant(len(across.input)))
-        for i in range(len(down.input)):
-            emit(builder, _plus(builder, source, row, i), step, _plus(builder, to, stride, i), to_step)
+        with cgutils.for_range(builder, constant(len(down.input))) as line:
+            start = builder.add(source, builder.mul(row, line.index))
+            goal = builder.add(to, builder.mul(stride, line.index))
+            with cgutils.for_range(builder, count) as loop:
+                shift, shift_to = builder.mul(loop.index, advance), builder.mul(loop.index, constant(VECTOR))
+                emit(builder, builder.add(start, shift), step, builder.add(goal, shift_to), to_step)
         return context.get_dummy_value()
 
-    return types.void(*[_I64] * 5, form), codegen
+    return types.void(*[_I64] * 7, form), codegen
 
 
 @intrinsic(prefer_literal=True)
-def weights_tile(typingctx: Any, to: Any, to_step: Any, source: Any, count: Any, to_next: Any, form: Any) -> Any:
-    """Transform the weights of `count` input channels; a channel's taps are neighbouring pixels."""
+def transform_weights(
+    typingctx: Any, to: Any, to_step: Any, source: Any, step: Any, count: Any, to_next: Any, form: Any
+) -> Any:
+    """Transform the weights of `count` input channels; a channel's taps are neighbouring pixels.
+
+    `source` is the first tap, and `step` the way to the next: VECTOR, or -VECTOR.
+    """
     down, across = forms(form.literal_value)
     taps = len(down.weights[0]), len(across.weights[0])
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_step, source, count, to_next = args[:5]
+        to, to_step, source, step, count, to_next = args[:6]
         with cgutils.for_range(builder, count) as loop:
             start = builder.add(source, builder.mul(loop.index, constant(taps[0] * taps[1] * VECTOR)))
             goal = builder.add(to, builder.mul(loop.index, to_next))
             grid = [
-                [_load(builder, builder.add(start, constant((i * taps[1] + j) * VECTOR))) for j in range(taps[1])]
+                [_load(builder, _plus(builder, start, step, i * taps[1] + j)) for j in range(taps[1])]
                 for i in range(taps[0])
             ]
             columns = [_by_rows(builder, down.weights, [row[j] for row in grid]) for j in range(taps[1])]
@@ -384,7 +423,7 @@ def weights_tile(typingctx: Any, to: Any, to_step: Any, source: Any, count: Any,
                     _store(builder, value, _plus(builder, goal, to_step, i * len(values) + j))
         return context.get_dummy_value()
 
-    return types.void(*[_I64] * 5, form), codegen
+    return types.void(*[_I64] * 6, form), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -424,7 +463,9 @@ _UNROLLED = 4
 
 
 @intrinsic
-def multiply(typingctx: Any, tiles: Any, to: Any, v: Any, u: Any, groups: Any, is_first: Any) -> Any:
+def multiply(
+    typingctx: Any, tiles: Any, to: Any, v: Any, u: Any, groups: Any, is_first: Any, ahead: Any, lines: Any, ahead_v: Any
+) -> Any:
     """Multiply: to[t, k] (+)= sum over c of v[c // LANES, t, c % LANES] * u[c, k], k below 2 * LANES.
 
     The sums stay in registers over `groups` * LANES channels and are then added to what `to` holds, or, where
@@ -439,7 +480,7 @@ def multiply(typingctx: Any, tiles: Any, to: Any, v: Any, u: Any, groups: Any, i
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        tiles, to, v, u, groups, is_first = args
+        tiles, to, v, u, groups, is_first, ahead, lines, ahead_v = args
         zero = ir.Constant(_type(), None)
         end = builder.append_basic_block("products.end")
         switch = builder.switch(tiles, end)
@@ -455,6 +496,13 @@ def multiply(typingctx: Any, tiles: Any, to: Any, v: Any, u: Any, groups: Any, i
                 with cgutils.for_range(builder, constant(LANES // _UNROLLED)) as loop:
                     inputs = builder.add(block, builder.mul(loop.index, constant(4 * _UNROLLED)))
                     rows = builder.add(weights, builder.mul(loop.index, constant(_UNROLLED * 2 * VECTOR)))
+                    done = builder.add(builder.mul(group.index, constant(LANES // _UNROLLED)), loop.index)
+                    lead = builder.add(ahead, builder.mul(builder.mul(done, lines), constant(64)))
+                    with cgutils.for_range(builder, lines) as line:
+                        _prefetch(builder, builder.add(lead, builder.mul(line.index, constant(64))))
+                    for line in range(-(-height * 4 * _UNROLLED // 64)):
+                        at = builder.mul(done, constant(height * 4 * _UNROLLED))
+                        _prefetch(builder, builder.add(builder.add(ahead_v, at), constant(64 * line)))
                     for c in range(_UNROLLED):
                         row = builder.add(rows, constant(c * 2 * VECTOR))
                         b = _load(builder, row), _load(builder, builder.add(row, constant(VECTOR)))
@@ -482,4 +530,19 @@ def multiply(typingctx: Any, tiles: Any, to: Any, v: Any, u: Any, groups: Any, i
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(*[_I64] * 6), codegen
+    return types.void(*[_I64] * 9), codegen
+
+
+@intrinsic
+def call_products(
+    typingctx: Any, function: Any, tiles: Any, to: Any, v: Any, u: Any, groups: Any, is_first: Any, ahead: Any, lines: Any,
+    ahead_v: Any,
+) -> Any:
+    """Call `multiply` at an address: it is the same for every form, and takes longest to compile."""  # fmt: skip
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[_I64] * 10), codegen

@@ -1,0 +1,198 @@
+"""The CPU's Winograd algorithm where the shared problems do not reach: its error, remainders, NaN, forms."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuconv
+from gpuconv import dispatch
+from gpuconv.backends import cpu
+from gpuconv.backends.cpu import winograd, winograd_geometry
+from gpuconv.boundary import MODES
+from gpuconv.dispatch import Call
+from gpuconv.problem import ConvProblem
+from support import (
+    Engine,
+    assert_close,
+    assert_same_specials,
+    compute,
+    expected,
+    makes,
+    random_array,
+    reduction_length,
+    rng,
+    tolerance,
+)
+
+ENGINE = Engine("cpu", "winograd")
+
+FORMS_2D = (4343, 3333, 2323)
+
+
+def call_of(x: tuple[int, ...], w: tuple[int, ...], operation: str = "forward", **keywords: Any) -> Call:
+    return Call(ConvProblem.make(x, w, **keywords), operation, "float32")
+
+
+def limit_of(problem: ConvProblem, operation: str) -> tuple[float, float]:
+    """Return tolerances twice as wide as a direct sum's: the tests force large tiles on few channels too."""
+    return tolerance("float32", 2 * reduction_length(problem, operation))
+
+
+@pytest.fixture(params=FORMS_2D)
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Every 2-d form in turn, whichever the estimates prefer."""
+    chosen: int = request.param
+    monkeypatch.setattr(winograd_geometry, "possible_forms", lambda _problem: (chosen,))
+    winograd_geometry.geometry.cache_clear()
+    request.addfinalizer(winograd_geometry.geometry.cache_clear)
+    return chosen
+
+
+@pytest.mark.parametrize("channels", [16, 64, 200, 512])
+def test_the_error_is_within_its_bound_for_any_number_of_channels(form: int, channels: int) -> None:
+    generator = rng(f"error {channels}")
+    x = generator.standard_normal((1, channels, 14, 21)).astype("f")
+    w = generator.standard_normal((40, channels, 3, 3)).astype("f")
+    exact = gpuconv.conv2d(x.astype("d"), w.astype("d"), padding=1)
+    result = gpuconv.conv2d(x, w, padding=1, algorithm="winograd", backend="cpu")
+    assert np.linalg.norm(result - exact) <= 1e-6 * np.linalg.norm(exact)
+
+
+PROBLEMS = (
+    # channels and outputs that fill no vector, maps that fill no tile, several blocks of rows, columns and images
+    ((2, 17, 5, 6), (33, 17, 3, 3), {"padding": 1}),
+    ((1, 16, 3, 3), (1, 16, 3, 3), {}),
+    ((3, 31, 7, 7), (15, 31, 3, 3), {"padding": 1}),
+    ((20, 16, 7, 9), (48, 16, 3, 3), {"padding": (2, 1)}),
+    ((1, 16, 67, 31), (17, 16, 3, 3), {"padding": ((0, 3), (-2, 4))}),
+    ((1, 18, 6, 500), (16, 18, 3, 3), {"padding": 1}),
+    ((1, 16, 40, 41), (16, 16, 3, 3), {"padding": (3, 2), "dilation": (3, 2)}),
+    ((2, 24, 17, 60), (16, 24, 3, 3), {"padding": 6, "dilation": (1, 6)}),
+    ((2, 64, 11, 13), (64, 32, 3, 3), {"padding": 1, "groups": 2}),
+    ((1, 70, 9, 12), (20, 70, 3, 3), {"padding": 1}),
+)
+
+
+@pytest.mark.parametrize("operation", ["forward", "transposed", "input_gradient"])
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("number", range(len(PROBLEMS)))
+def test_shapes(form: int, number: int, layout: str, operation: str) -> None:
+    x, w, keywords = PROBLEMS[number]
+    if layout == "channels_last":
+        x = (x[0], *x[2:], x[1])
+    call = call_of(x, w, operation, layout=layout, **keywords)
+    if not ENGINE.takes(call):
+        pytest.skip(str(ENGINE.reason(call)))
+    limit = limit_of(call.problem, operation)
+    for strided in (False, True):
+        actual = compute(ENGINE, call, "shapes", bias=strided, strided=strided)
+        assert_close(actual, expected(call, "shapes", bias=strided), limit, f"form {form}")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_borders(form: int, mode: str) -> None:
+    for shape, padding in (
+        ((1, 16, 9, 11), (2, 3)),
+        ((1, 16, 2, 3), ((5, 4), (7, 2))),
+        ((1, 16, 20, 37), ((-1, 3), (4, -6))),
+    ):
+        call = call_of(shape, (17, 16, 3, 3), padding=padding, padding_mode=mode)
+        limit = limit_of(call.problem, "forward")
+        assert_close(compute(ENGINE, call, mode), expected(call, mode), limit, f"form {form}")
+
+
+def test_fill_values(form: int) -> None:
+    call = call_of((1, 16, 9, 11), (17, 16, 3, 3), padding=2, padding_value=3.0)
+    limit = tuple(3 * t for t in limit_of(call.problem, "forward"))
+    assert_close(compute(ENGINE, call, "fill"), expected(call, "fill"), limit, f"form {form}")
+
+
+@pytest.mark.parametrize(("rank", "kernel"), [(1, (3,)), (2, (1, 3)), (2, (3, 1))])
+def test_three_taps_on_one_axis(rank: int, kernel: tuple[int, ...]) -> None:
+    for keywords in ({"padding": "same"}, {"dilation": 3}, {"padding": "causal", "dilation": 2}):
+        for operation in ("forward", "input_gradient"):
+            call = call_of((2, 20, *(19, 45)[-rank:]), (24, 20, *kernel), operation, **keywords)
+            limit = limit_of(call.problem, operation)
+            assert_close(compute(ENGINE, call, "three"), expected(call, "three"), limit, str(kernel))
+
+
+@pytest.mark.parametrize("array", ["x", "w"])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_special_values_reach_their_receptive_field_only(form: int, array: str, dilation: int) -> None:
+    call = call_of((2, 17, 13, 22), (35, 17, 3, 3), padding=1, dilation=dilation, padding_mode="mirror")
+    for value in (math.nan, math.inf, -math.inf):
+        generator = rng(f"{array} {value}")
+        x, w = (random_array(shape, "float32", generator) for shape in call.problem.shapes("forward")[:2])
+        target = x if array == "x" else w
+        for place in generator.integers(0, target.size, 3):
+            target.reshape(-1)[place] = value
+        with np.errstate(all="ignore"):
+            wanted = makes(call, x, w)
+        out = np.zeros(wanted.shape, "f")
+        ENGINE.write(call, x, w, out)
+        assert not np.isfinite(wanted).all()
+        assert np.isfinite(wanted).any()
+        assert_same_specials(out, wanted, f"form {form} {value}")
+
+
+def test_numbers_that_only_the_transform_overflows(form: int) -> None:
+    call = call_of((1, 16, 8, 8), (16, 16, 3, 3), padding=1)
+    x, w = np.full((1, 16, 8, 8), 1.5e37, "f"), np.zeros((16, 16, 3, 3), "f")
+    w[:, 0, 1, 1] = 16
+    out = np.zeros((1, 16, 8, 8), "f")
+    ENGINE.write(call, x, w, out)
+    np.testing.assert_allclose(out, 2.4e38, rtol=1e-5)
+
+
+def test_a_plan_gives_the_same_numbers(form: int) -> None:
+    call = call_of((1, 48, 15, 15), (70, 48, 3, 3), padding=1)
+    generator = rng("plan")
+    x, w = (random_array(shape, "float32", generator) for shape in call.problem.shapes("forward")[:2])
+    first, second = (np.zeros(call.problem.y_shape, "f") for _ in range(2))
+    winograd.run(call, x, w, first)
+    winograd.run(call, x, w, second, None, winograd.pack(call, w))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+def test_the_division_among_threads_changes_no_number(form: int, workers: int) -> None:
+    for shape, keywords in (((1, 32, 14, 14), {}), ((3, 100, 30, 33), {"dilation": 2}), ((1, 64, 9, 200), {})):
+        call = call_of(shape, (72, shape[1], 3, 3), padding=2, **keywords)
+        generator = rng("threads")
+        x, w = (random_array(s, "float32", generator) for s in call.problem.shapes("forward")[:2])
+        results = []
+        for number in (1, workers):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(winograd_geometry.threads, "count", lambda number=number: number)
+                winograd_geometry.geometry.cache_clear()
+                results.append(np.zeros(call.problem.y_shape, "f"))
+                winograd.run(call, x, w, results[-1])
+        np.testing.assert_array_equal(*results)
+
+
+def test_reasons() -> None:
+    device = cpu.device()
+    square = ConvProblem.make((1, 32, 9, 9), (32, 32, 3, 3), padding=1)
+    assert winograd.supports(Call(square, "forward", "float32"), device) is None
+    for call, words in (
+        (Call(square, "forward", "float32", "highest"), "precision"),
+        (Call(square, "forward", "float64"), "float32"),
+        (Call(square, "weight_gradient", "float32"), "weight"),
+        (Call(ConvProblem.make((1, 32, 9, 9), (32, 32, 3, 3), stride=2), "forward", "float32"), "stride"),
+        (Call(ConvProblem.make((1, 32, 9, 9), (32, 32, 5, 5)), "forward", "float32"), "kernel"),
+        (Call(ConvProblem.make((1, 8, 9, 9), (32, 8, 3, 3)), "forward", "float32"), "channels"),
+    ):
+        assert words in str(winograd.supports(call, device))
+
+
+def test_it_is_chosen_for_the_body_of_a_network_and_not_for_a_few_pixels() -> None:
+    def chosen(x: tuple[int, ...], w: tuple[int, ...]) -> str:
+        module = dispatch.choose(call_of(x, w, padding=1), "cpu")
+        return module.__name__.rsplit(".", 1)[1]
+
+    assert chosen((1, 128, 28, 28), (128, 128, 3, 3)) == "winograd"
+    assert chosen((1, 16, 3, 3), (4, 16, 3, 3)) != "winograd"
