@@ -100,9 +100,8 @@ def set_threads(number: int | None) -> int:
     ValueError
         If it cannot: the pool keeps the number that it began with.
     """
-    if number is not None:
-        if not 1 <= number <= 64:
-            raise ValueError(f"--threads {number} must be from 1 to 64")
+    if number is not None and not 1 <= number <= 64:
+        raise ValueError(f"--threads {number} must be from 1 to 64")
     from gpuconv.backends.cpu import device
 
     if number is not None and not device.cache_info().currsize:
