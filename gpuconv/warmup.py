@@ -53,15 +53,16 @@ def _workloads() -> Iterator[Workload]:
     for mode in ("nearest", "wrap"):
         yield from _operations(2, (1, 24, 9, 9), (24, 24, 3, 3), padding=1, padding_mode=mode)
     # Sizes of output around those of tiles, for kernels of every orientation.
-    for high, wide in ((3, 3), (1, 3), (3, 1)):
-        for height, width in ((2, 2), (3, 3), (4, 4), (6, 6), (7, 5), (8, 16), (24, 24)):
+    for high, wide in ((3, 3), (1, 3), (3, 1), (5, 5), (1, 5), (5, 1)):
+        for height, width in ((2, 2), (3, 3), (4, 4), (6, 6), (7, 5), (8, 16), (30, 30)):
             for channels in (16, 70):
                 yield Workload(
                     "conv2d", (1, channels, height, width), (32, channels, high, wide),
                     {"padding": (high // 2, wide // 2)},
                 )  # fmt: skip
     for n in (2, 3, 4, 6, 7, 100):
-        yield Workload("conv1d", (1, 16, n), (32, 16, 3), {"padding": 1})
+        for kernel in (3, 5):
+            yield Workload("conv1d", (1, 16, n), (32, 16, kernel), {"padding": kernel // 2})
     for n in (2, 3, 4, 6, 7, 9):
         yield Workload("conv2d", (1, 32, n, n), (32, 32, 3, 3), {"padding": 2, "dilation": 2})
 

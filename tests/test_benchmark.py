@@ -127,6 +127,13 @@ def test_the_table_and_the_figures() -> None:
     assert (found["threads"], found["versions"]["torch"]) == (2, "2")
 
 
+def test_a_busy_machine_is_told() -> None:
+    busy = Report(ROWS, REPORT.versions, "a cpu", 2, 3.5)
+    assert "other work just before (load 3.5)" in str(busy).splitlines()[-1]
+    assert json.loads(busy.json())["load"] == 3.5
+    assert "other work" not in str(REPORT)
+
+
 def test_the_picture() -> None:
     """A bar to the right of 1 in one colour, one to the left in another, a wrong one in a third; of equal length."""
     pytest.importorskip("PIL")
