@@ -46,10 +46,15 @@ class Row(NamedTuple):
 
 
 class Report:
-    """The rows of one run, the versions and the threads; `str` gives a table."""
+    """The rows of one run, the versions and the threads; `str` gives a table.
 
-    def __init__(self, rows: tuple[Row, ...], versions: dict[str, str], device: str, threads: int) -> None:
-        self.rows, self.versions, self.device, self.threads = rows, versions, device, threads
+    `load` is how many processes were running or waiting before the run began.
+    """
+
+    def __init__(
+        self, rows: tuple[Row, ...], versions: dict[str, str], device: str, threads: int, load: float = 0.0
+    ) -> None:
+        self.rows, self.versions, self.device, self.threads, self.load = rows, versions, device, threads, load
 
     @property
     def title(self) -> str:
@@ -76,10 +81,18 @@ class Report:
         lines.append(
             "ratio: the fastest other library's time divided by gpuconv's; GFLOP/s by the definition's arithmetic"
         )
-        return "\n".join(lines)
+        return "\n".join([*lines, self.caution] if self.caution else lines)
+
+    @property
+    def caution(self) -> str:
+        """A sentence where the ratios may not count, because other processes had the cores; else nothing."""
+        # A library whose threads wait for one another in a loop waits for as long as another process has a core.
+        if self.load <= 0.5:
+            return ""
+        return f"The machine had other work just before (load {self.load:.1f}): times and ratios may be far off."
 
     def _mean(self, group: str) -> str:
-        ratios = [row.ratio for row in self.rows if row.group == group and row.ratio is not None]
+        ratios = [row.ratio for row in self.rows if row.group == group and row.ratio and not row.wrong]
         if not ratios:
             return ""
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
@@ -88,7 +101,13 @@ class Report:
     def json(self) -> str:
         """Return the figures as JSON."""
         rows = [{**row._asdict(), "wrong": list(row.wrong), "ratio": row.ratio} for row in self.rows]
-        content = {"device": self.device, "threads": self.threads, "versions": self.versions, "rows": rows}
+        content = {
+            "device": self.device,
+            "threads": self.threads,
+            "load": self.load,
+            "versions": self.versions,
+            "rows": rows,
+        }
         return json.dumps(content, indent=2) + "\n"
 
 
@@ -100,12 +119,12 @@ def set_threads(number: int | None) -> int:
     ValueError
         If it cannot: the pool keeps the number that it began with.
     """
-    if number is not None:
-        if not 1 <= number <= 64:
-            raise ValueError(f"--threads {number} must be from 1 to 64")
-        os.environ["GPUCONV_NUM_THREADS"] = str(number)
+    if number is not None and not 1 <= number <= 64:
+        raise ValueError(f"--threads {number} must be from 1 to 64")
     from gpuconv.backends.cpu import device
 
+    if number is not None and not device.cache_info().currsize:
+        os.environ["GPUCONV_NUM_THREADS"] = str(number)
     if number is not None and device().threads != number:
         raise ValueError(f"--threads {number} comes too late: gpuconv already uses {device().threads} in this process")
     return device().threads
@@ -127,6 +146,7 @@ def run(groups: Sequence[str], seconds: float, threads: int, cases: Sequence[Any
     from gpuconv.backends.cpu import device
     from gpuconv.progress import Progress
 
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     modules = {name: importlib.import_module(m) for name, m in PEERS.items() if importlib.util.find_spec(m)}
     todo = [case for case in cases if case.group in groups]
     bar, rows = Progress(len(todo)), []
@@ -137,7 +157,7 @@ def run(groups: Sequence[str], seconds: float, threads: int, cases: Sequence[Any
     bar.show(len(todo), "done")
     bar.close()
     versions = {OURS: __version__, **{name: str(module.__version__) for name, module in modules.items()}}
-    return Report(tuple(rows), versions, device().name, threads)
+    return Report(tuple(rows), versions, device().name, threads, load)
 
 
 @contextlib.contextmanager

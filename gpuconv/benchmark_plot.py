@@ -77,5 +77,5 @@ def draw(report: Report) -> Any:
         y += _ROW
     x = place(1.0)
     box(x - 1, _HEAD - 12, x + 1, bottom, _INK)
-    text(_MARGIN, height - 20, "Right of 1x gpuconv is faster; logarithmic scale.", _GREY, 13)
+    text(_MARGIN, height - 20, f"Right of 1x gpuconv is faster; logarithmic scale. {report.caution}", _GREY, 13)
     return sheet.resize((sheet.width // scale, sheet.height // scale), Image.Resampling.LANCZOS)

@@ -18,7 +18,19 @@ from typing import Any, NamedTuple
 
 from gpuconv import dispatch
 
-__all__ = ["Fit", "Measurement", "factor", "file_path", "fit", "loss", "measure", "tune", "workloads", "write"]
+__all__ = [
+    "Fit",
+    "Measurement",
+    "complete",
+    "factor",
+    "file_path",
+    "fit",
+    "loss",
+    "measure",
+    "tune",
+    "workloads",
+    "write",
+]
 
 _FORMAT = 1
 _LIMITS = (1e-3, 1e3)
@@ -183,6 +195,21 @@ def fit(measurements: tuple[Measurement, ...]) -> tuple[Fit, ...]:
     return tuple(fits)
 
 
+def complete(fits: tuple[Fit, ...], algorithms: tuple[str, ...]) -> tuple[Fit, ...]:
+    """Return the fits with those algorithms added that nothing measured: they are scaled like the others.
+
+    Examples
+    --------
+    >>> complete((Fit("direct", 3.0, 1.2, 9), Fit("gemm", 2.0, 1.2, 9)), ("direct", "fft", "gemm"))[2]
+    Fit(algorithm='fft', factor=2.5, spread=1.0, measured=0)
+    """
+    import statistics
+
+    missing = set(algorithms) - {one.algorithm for one in fits}
+    middle = statistics.median(one.factor for one in fits) if fits else 1.0
+    return (*fits, *(Fit(name, middle, 1.0, 0) for name in algorithms if name in missing))
+
+
 def loss(measurements: tuple[Measurement, ...], fits: tuple[Fit, ...] = ()) -> float:
     """Return how many times as long as the best algorithm the one of least estimate takes: a geometric mean.
 
@@ -223,6 +250,8 @@ def workloads() -> tuple[Any, ...]:
         Workload("conv2d", (1, 1, 800, 800), (1, 1, 31, 31), {"padding": 15}),
         Workload("conv1d", (4, 64, 500), (64, 64, 5), {"padding": 2}),
         Workload("conv1d", (1, 1, 300_000), (1, 1, 401), {}),
+        Workload("conv1d", (1, 1, 40_000), (1, 1, 21), {}),
+        Workload("conv1d", (1, 32, 2000), (32, 1, 9), {"groups": 32}),
         Workload("conv3d", (1, 16, 12, 20, 20), (24, 16, 3, 3, 3), {"padding": 1}),
         Workload("conv3d", (1, 1, 60, 60, 60), (1, 1, 5, 5, 5), {"padding": 2}),
         Workload("conv_transpose2d", (1, 64, 24, 24), (64, 32, 4, 4), {"padding": 1, "stride": 2}),
@@ -245,7 +274,8 @@ def tune(seconds: float = 0.1, *, dry_run: bool = False) -> int:
     measurements = measure(todo, seconds, bar.show)
     bar.show(len(todo), f"{len(measurements)} measurements")
     bar.close()
-    fits, device = fit(measurements), dispatch.backend("cpu").device().name
+    backend = dispatch.backend("cpu")
+    fits, device = complete(fit(measurements), backend.ALGORITHMS), backend.device().name
     print(f"{'algorithm':12}{'factor':>8}{'quartiles apart':>18}{'measured':>10}   on {device}")
     for one in fits:
         print(f"{one.algorithm:12}{one.factor:8.2f}{one.spread:17.2f}x{one.measured:10}")

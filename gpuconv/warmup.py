@@ -1,7 +1,8 @@
 """`gpuconv warmup`: compiles the kernels of every CPU algorithm into the cache, before anybody waits for them.
 
 The kernels are shape-generic, yet a shape may decide which of several an algorithm takes. No algorithm's choice is
-known here: many small problems of different channels, kernels, strides, sizes and layouts are run through each of them.
+known here: many small problems of different channels, kernels, strides, sizes and layouts are run through each of them,
+and filters of images, whose weights and dtypes `gpuconv.ndimage` gives in its own way.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from gpuconv import dispatch
 from gpuconv.dtypes import SUPPORTED
 from gpuconv.errors import UnsupportedError
 from gpuconv.progress import Progress
-from gpuconv.workload import Workload
+from gpuconv.workload import Workload, random_array
 
 __all__ = ["warm_up", "workloads"]
 
 _BACKEND = "cpu"
+_FILTERS = "filters"
 
 
 def workloads() -> tuple[Workload, ...]:
@@ -51,15 +53,16 @@ def _workloads() -> Iterator[Workload]:
     for mode in ("nearest", "wrap"):
         yield from _operations(2, (1, 24, 9, 9), (24, 24, 3, 3), padding=1, padding_mode=mode)
     # Sizes of output around those of tiles, for kernels of every orientation.
-    for high, wide in ((3, 3), (1, 3), (3, 1)):
-        for height, width in ((2, 2), (3, 3), (4, 4), (6, 6), (7, 5), (8, 16), (24, 24)):
+    for high, wide in ((3, 3), (1, 3), (3, 1), (5, 5), (1, 5), (5, 1)):
+        for height, width in ((2, 2), (3, 3), (4, 4), (6, 6), (7, 5), (8, 16), (30, 30)):
             for channels in (16, 70):
                 yield Workload(
                     "conv2d", (1, channels, height, width), (32, channels, high, wide),
                     {"padding": (high // 2, wide // 2)},
                 )  # fmt: skip
     for n in (2, 3, 4, 6, 7, 100):
-        yield Workload("conv1d", (1, 16, n), (32, 16, 3), {"padding": 1})
+        for kernel in (3, 5):
+            yield Workload("conv1d", (1, 16, n), (32, 16, kernel), {"padding": kernel // 2})
     for n in (2, 3, 4, 6, 7, 9):
         yield Workload("conv2d", (1, 32, n, n), (32, 32, 3, 3), {"padding": 2, "dilation": 2})
 
@@ -75,14 +78,32 @@ def warm_up(dtypes: Sequence[str] = ()) -> int:
     found = importlib.util.find_spec("ml_dtypes") is not None
     dtypes = tuple(dtypes) or tuple(name for name in SUPPORTED if found or name != "bfloat16")
     algorithms = dispatch.backend(_BACKEND).ALGORITHMS
-    bar = Progress(len(dtypes) * len(algorithms))
-    runs = 0
-    for i, dtype in enumerate(dtypes):
-        for j, algorithm in enumerate(algorithms):
-            bar.show(i * len(algorithms) + j, f"{dtype} {algorithm}")
-            runs += sum(_run(work, dtype, algorithm) for work in workloads())
-    bar.show(len(dtypes) * len(algorithms), f"{runs} runs")
+    steps = [(dtype, name) for dtype in dtypes for name in (*algorithms, _FILTERS)]
+    bar, runs = Progress(len(steps)), 0
+    for done, (dtype, name) in enumerate(steps):
+        bar.show(done, f"{dtype} {name}")
+        runs += _filters(dtype) if name == _FILTERS else sum(_run(work, dtype, name) for work in workloads())
+    bar.show(len(steps), f"{runs} runs")
     bar.close()
+    return runs
+
+
+def _filters(dtype: str) -> int:
+    """Filter a small image and a larger one by SciPy's filters, and return how many runs that took."""
+    from gpuconv import ndimage
+
+    weights, runs = random_array((3, 3), "float32"), 0
+    for size in (12, 300):
+        image = random_array((size, size), dtype)
+        for function, arguments in (
+            (ndimage.correlate, (weights,)), (ndimage.correlate1d, (weights[0],)), (ndimage.uniform_filter, (5,)),
+            (ndimage.gaussian_filter, (1.0,)), (ndimage.gaussian_filter, (6.0,)), (ndimage.sobel, ()),
+        ):  # fmt: skip
+            try:
+                function(image, *arguments)
+            except (NotImplementedError, TypeError, RuntimeError):  # dtypes that SciPy does not filter either
+                continue
+            runs += 1
     return runs
 
 
