@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support import rng
 
 import gpuconv
 from gpuconv import ndimage
@@ -12,7 +13,6 @@ from gpuconv.dispatch import Call, Factors, choose, rows
 from gpuconv.errors import UnsupportedError
 from gpuconv.ndimage.engine import _factors
 from gpuconv.problem import ConvProblem
-from support import rng
 
 scipy_ndimage = pytest.importorskip("scipy.ndimage")
 

@@ -8,14 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-import gpuconv
-from gpuconv import dispatch
-from gpuconv.backends import cpu
-from gpuconv.backends.cpu import winograd, winograd_geometry
-from gpuconv.boundary import MODES
-from gpuconv.dispatch import Call
-from gpuconv.problem import ConvProblem
 from support import (
     Engine,
     assert_close,
@@ -28,6 +20,14 @@ from support import (
     rng,
     tolerance,
 )
+
+import gpuconv
+from gpuconv import dispatch
+from gpuconv.backends import cpu
+from gpuconv.backends.cpu import winograd, winograd_geometry
+from gpuconv.boundary import MODES
+from gpuconv.dispatch import Call
+from gpuconv.problem import ConvProblem
 
 ENGINE = Engine("cpu", "winograd")
 

@@ -70,7 +70,7 @@ def _block(rows: int, code: int, version: int) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def _stencil(  # noqa: C901 - one emitter for each stage of a tile
+def _stencil(
     typingctx: Any,
     y: Any,
     y_step: Any,
@@ -105,7 +105,7 @@ def _stencil(  # noqa: C901 - one emitter for each stage of a tile
     height, a = rows.literal_value, code.literal_value
     n, size = lanes_of(a), BYTES[a]
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: C901
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor = args[:11]
         vector = ir.VectorType(element_type(a), n)
         start = broadcast(builder, load_vector(builder, bias, a, 1), n)
