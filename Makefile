@@ -25,7 +25,7 @@ demo: $(VENV)/.with-demo
 	@$(BIN)/python -m gpuconv.demo $(ARGS)
 
 test: $(VENV)/.with-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.with-dev
 	@$(BIN)/ruff check

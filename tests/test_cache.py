@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from support import python
 
+pytestmark = pytest.mark.xdist_group("cache")  # one cold process serves all tests here
+
 _WORK = '''
 import numpy as np
 from numba.core import event
@@ -45,7 +47,7 @@ def work(size, channels, kernel):
     gpuconv.conv2d(view, w, padding=1, layout="channels_last", algorithm="direct")
 
 def layer(size, channels):
-    """A 3x3 layer by every algorithm that serves it."""
+    """A 3x3 layer by every algorithm that serves it; too few channels for Winograd, which has a kernel a tile size."""
     x, w = np.ones((1, channels, size, size), np.float32), np.ones((8, channels, 3, 3), np.float32)
     for name in ALGORITHMS:
         try:
@@ -57,7 +59,7 @@ def layer(size, channels):
 work(9, 3, 3)
 work(9, 9, 3)
 for size in (8, 40):
-    for channels in (1, 32):
+    for channels in (1, 8):
         layer(size, channels)
 print(len(compiled.names), *compiled.names)
 '''
@@ -66,7 +68,7 @@ _MORE = """
 before = len(compiled.names)
 for size, channels, kernel in ((5, 1, 1), (16, 4, 2), (17, 17, 3), (33, 2, 5)):
     work(size, channels, kernel)
-for size, channels in ((9, 40), (45, 48), (63, 1)):
+for size, channels in ((9, 10), (45, 12), (63, 1)):
     layer(size, channels)
 print(len(compiled.names) - before, *compiled.names[before:])
 """

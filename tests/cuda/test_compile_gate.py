@@ -10,6 +10,7 @@ import sys
 import pytest
 
 HERE = pathlib.Path(__file__).parent
+pytestmark = pytest.mark.xdist_group("compile gate")  # one compilation serves all tests here
 
 
 def environment():

@@ -276,6 +276,9 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
 
 @functools.lru_cache(maxsize=1024)
 def geometry(problem: ConvProblem, packed: bool) -> Geometry:
-    """Return the tables of a correlation, of the form that is the fastest by estimate."""
-    found = [_make(problem, form, packed, threads.count()) for form in possible_forms(problem)]
-    return min(found, key=lambda g: g.seconds)
+    """Return the tables of a correlation, of the form that is the fastest by estimate on two threads.
+
+    The number of threads at hand divides the work but does not choose the form: results have the same bits on any.
+    """
+    form = min(possible_forms(problem), key=lambda f: _best_division(_sizes(problem, f), packed, 2).seconds)
+    return _make(problem, form, packed, threads.count())
