@@ -16,6 +16,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import direct_gradient, threads
 from gpuconv.backends.cpu import direct_kernels as kernels
+from gpuconv.backends.cpu.direct_contraction import contraction
 from gpuconv.backends.cpu.direct_geometry import accumulator_of, contraction_geometry, correlation_geometry
 from gpuconv.backends.cpu.simd import CODES
 from gpuconv.boundary import source_index
@@ -185,7 +186,7 @@ def _contract(call: Call, x: Array, w: Array, y: Array) -> None:
     fill = np.array([problem.padding_value, 0], dtype)
     words = g.words.copy()
     words[:18] = (*operands, 0, 0, _address(fill), _address(partials))
-    kernel = kernels.contraction(CODES[_real(call.dtype)], CODES[dtype.name])
+    kernel = contraction(CODES[_real(call.dtype)], CODES[dtype.name])
     threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks)
     gradient = _gathered(problem, g, partials[0] if count == 1 else partials.sum(axis=0, dtype=dtype))
     if call.is_complex:
