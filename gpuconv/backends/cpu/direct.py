@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["cost", "pack", "run", "supports", "workspace"]
+__all__ = ["cost", "pack", "packed_bytes", "run", "supports", "workspace"]
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -49,9 +49,14 @@ def cost(call: Call, device: Device) -> float:
 
 def workspace(call: Call) -> int:
     """Return the bytes of packed weights and of all threads' scratch memory."""
+    g = _correlation(call).geometry
+    return packed_bytes(call) + g.scratch_bytes * min(g.tasks, threads.count())
+
+
+def packed_bytes(call: Call) -> int:
+    """Return the bytes of the weights that `pack` returns."""
     correlation = _correlation(call)
-    g = correlation.geometry
-    return g.packed_elements * correlation.dtype.itemsize + g.scratch_bytes * min(g.tasks, threads.count())
+    return correlation.geometry.packed_elements * correlation.dtype.itemsize
 
 
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:

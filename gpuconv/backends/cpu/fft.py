@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["cost", "pack", "run", "supports"]
+__all__ = ["cost", "pack", "run", "supports", "workspace"]
 
 _MOST_MEMORY = 256 << 20
 """Bytes of transformed weights, and of a thread's tiles, at most."""
@@ -68,6 +68,14 @@ def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
     constants = CPU_COSTS["fft"][device.vector_bits]
     return constants.overhead + _tile(call).seconds(device.threads) + call.bytes / constants.bandwidth
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of transformed weights, of all threads' scratch memory and of a flag for each tile."""
+    plan = _plan(call)
+    g = plan.geometry
+    number = 1 if plan.alone else min(g.tasks, threads.count())
+    return g.spectrum * plan.dtype.itemsize + g.scratch_bytes * number + int(g.record["items"])
 
 
 def pack(call: Call, w: Array) -> Array:

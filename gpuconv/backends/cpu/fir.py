@@ -6,6 +6,7 @@ See docs/kernels_fft.md.
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["cost", "pack", "run", "supports"]
+__all__ = ["cost", "pack", "run", "supports", "workspace"]
 
 _BLOCK = 16384
 """Outputs of a task, at most."""
@@ -56,6 +57,12 @@ def cost(call: Call, device: Device) -> float:
     number = 1 if call.flops < _SMALL_FLOPS else device.threads
     rate = constants.flops * number * 4 / np.dtype(call.dtype).itemsize
     return constants.overhead + call.flops / rate + call.bytes / constants.bandwidth
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of packed weights and of all threads' scratch memory."""
+    plan, weights = _plan(call), math.prod(call.problem.w_shape) * np.dtype(call.dtype).itemsize
+    return weights + plan.scratch * (1 if plan.alone else min(plan.tasks, threads.count()))
 
 
 def pack(call: Call, w: Array) -> Array:

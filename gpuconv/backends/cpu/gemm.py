@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["cost", "pack", "run", "supports"]
+__all__ = ["cost", "pack", "run", "supports", "workspace"]
 
 _FIELD = {name: i for i, name in enumerate(GEMM.names or ())}
 
@@ -52,6 +52,13 @@ def cost(call: Call, device: Device) -> float:
     operations = 4 * device.vector_bits // 8 / np.dtype(call.dtype).itemsize
     cycles: float = _geometry(call).cycles
     return constants.overhead + cycles * operations / constants.flops + call.bytes / constants.bandwidth
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of packed weights and of all threads' scratch memory."""
+    problem, flat = _problems(call)
+    g = geometry(flat or problem, call.accumulator, True, call.problem.layout == "channels_first")
+    return direct.packed_bytes(call) + g.scratch_bytes * min(g.tasks, threads.count())
 
 
 def _flat(problem: ConvProblem) -> ConvProblem | None:

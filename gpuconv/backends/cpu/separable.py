@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["TAKES", "cost", "pack", "run", "supports"]
+__all__ = ["TAKES", "cost", "pack", "run", "supports", "workspace"]
 
 TAKES = ("factors",)
 _SCRATCH_BYTES = 512 << 10
@@ -60,6 +60,12 @@ def cost(call: Call, device: Device) -> float:
     flops = 2.0 * call.problem.batch * math.prod(call.problem.output) * (2 * wide + high)
     rate = constants.flops * device.threads * 4 / np.dtype(call.dtype).itemsize
     return constants.overhead + flops / rate + call.bytes / constants.bandwidth
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of packed weights and of all threads' scratch memory."""
+    g = _geometry(call.problem, call.dtype)
+    return sum(call.problem.kernel) * np.dtype(call.dtype).itemsize + g.scratch_bytes * min(g.tasks, threads.count())
 
 
 class _Geometry(NamedTuple):

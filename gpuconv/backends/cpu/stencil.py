@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["TAKES", "cost", "pack", "run", "supports"]
+__all__ = ["TAKES", "cost", "pack", "run", "supports", "workspace"]
 
 TAKES = ("other dtypes", "factors")
 _TYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32")
@@ -83,6 +83,14 @@ def cost(call: Call, device: Device) -> float:
         # A load of inputs feeds the rows of one output only; direct's feeds several outputs.
         rate *= 0.3
     return constants.overhead + flops / rate + call.bytes / constants.bandwidth
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of packed weights and of all threads' scratch memory."""
+    correlation = _correlation(call)
+    g = correlation.geometry
+    weights = math.prod(correlation.problem.w_shape) * correlation.dtype.itemsize
+    return weights + g.scratch_bytes * min(g.tasks, threads.count())
 
 
 def _address(array: Array) -> int:

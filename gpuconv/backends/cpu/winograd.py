@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["cost", "pack", "run", "supports"]
+__all__ = ["cost", "pack", "run", "supports", "workspace"]
 
 _LEAST_CHANNELS = 16
 """Sums of fewer channels are too short for the bound on the error, and too few for the transforms to pay."""
@@ -60,6 +60,12 @@ def supports(call: Call, device: Device) -> str | None:
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
     return geometry(_correlation(call), False).seconds
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of transformed weights and inputs and of all threads' scratch memory."""
+    g = geometry(_correlation(call), True)
+    return g.weight_bytes + g.input_bytes * g.split + g.scratch_bytes * min(g.tasks, threads.count())
 
 
 def _address(array: Array) -> int:
