@@ -8,15 +8,16 @@ A kernel is a compiled function ``kernel(parameters, task, scratch)`` of three i
 number of the task and the address of the calling thread's scratch memory. Tasks are claimed one at a time, so a
 disturbed core takes fewer.
 
-A worker waits a short while for the next job in compiled code, which a caller hands over with one atomic exchange,
-then parks in Python. A mailbox holds `_PARKED`, `_SPINNING`, `_BUSY` or the address of a job.
+A worker is a Python thread that enters compiled code once and never comes back, so it never waits for the GIL. It waits
+for the next job by looking at its mailbox for a while, then sleeps on a lock that whoever posts a job releases. A
+mailbox holds `_PARKED`, `_SPINNING`, `_BUSY` or the address of a job.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
-import queue
 import threading
 import time
 from typing import Any
@@ -27,13 +28,17 @@ from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
+Array = np.ndarray[Any, Any]
+
 __all__ = ["count", "run"]
 
 _PARKED, _SPINNING, _BUSY = 0, 1, 2
 _NEXT, _TASKS, _ACTIVE, _SLOT, _KERNEL, _PARAMETERS, _SCRATCH, _SCRATCH_SIZE = range(8)
-_MAILBOX_BYTES = 64  # one cache line each
-_SPINS = 20_000  # some tens of microseconds
+_LINE = 64  # bytes: each mailbox and each job has a cache line of its own
 _KEPT_SCRATCH = 64 << 20
+_WAIT = 500e-6
+"""Seconds that a worker looks for its next job before it sleeps, and a caller for the end of its own: most programs
+come back sooner, and to wake a sleeper takes longer than many a convolution."""
 
 
 @functools.cache
@@ -74,6 +79,15 @@ def _atomic_read(typingctx: Any, address: Any) -> Any:
 
 
 @intrinsic
+def _write(typingctx: Any, address: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], ir.IntType(64).as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
 def _exchange(typingctx: Any, address: Any, expected: Any, value: Any) -> Any:
     """Replace the int64 at an address if it is `expected`; return whether it was."""
 
@@ -86,6 +100,19 @@ def _exchange(typingctx: Any, address: Any, expected: Any, value: Any) -> Any:
 
 
 @intrinsic
+def _pause(typingctx: Any) -> Any:
+    """Wait some cycles, leaving the core's other hardware thread and the memory bus alone where the processor can."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if builder.module.triple.startswith(("x86_64", "i686")):
+            pause = builder.module.declare_intrinsic("llvm.x86.sse2.pause", (), ir.FunctionType(ir.VoidType(), []))
+            builder.call(pause, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def _call(typingctx: Any, kernel: Any, parameters: Any, task: Any, scratch: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         i64 = ir.IntType(64)
@@ -95,6 +122,19 @@ def _call(typingctx: Any, kernel: Any, parameters: Any, task: Any, scratch: Any)
 
     i64 = types.int64
     return types.void(i64, i64, i64, i64), codegen
+
+
+@intrinsic
+def _call_lock(typingctx: Any, function: Any, lock: Any) -> Any:
+    """Call CPython's function that acquires a lock, waiting, or the one that releases it, which ignores the flag."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i32, i64 = ir.IntType(32), ir.IntType(64)
+        callee = builder.inttoptr(args[0], ir.FunctionType(i32, [i64, i32]).as_pointer())
+        builder.call(callee, [args[1], ir.Constant(i32, 1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
 
 
 _I = "int64"
@@ -114,17 +154,16 @@ def _work(job: int, slot: int, most: int) -> int:
     return most
 
 
-@njit(f"void({_I}, {_I}[::1], uint8[::1], {_I}, {_I})", nogil=True, cache=True)
-def _work_alone(kernel: int, parameters: Any, memory: Any, first: int, last: int) -> None:
+@njit(f"void({_I}, {_I}[::1], {_I}, {_I}, {_I})", nogil=True, cache=True)
+def _work_alone(kernel: int, parameters: Any, scratch: int, first: int, last: int) -> None:
     """Run tasks `first` to `last` - 1 of a kernel."""
-    scratch = -(-memory.ctypes.data // 64) * 64
     for task in range(first, last):
         _call(kernel, parameters.ctypes.data, task, scratch)
 
 
-@njit(f"void({_I}, {_I})", nogil=True, cache=True)
-def _serve(mailbox: int, spins: int) -> None:
-    """Run the jobs that arrive in a mailbox until none has come for `spins` looks at it."""
+@njit(f"void({_I}, {_I}, {_I}, {_I})", nogil=True, cache=True)
+def _serve(mailbox: int, spins: int, acquire: int, lock: int) -> None:
+    """Run the jobs that arrive in a mailbox, for ever."""
     idle = 0
     while True:
         job = _atomic_read(mailbox)
@@ -135,59 +174,118 @@ def _serve(mailbox: int, spins: int) -> None:
                 _atomic_add(job + 8 * _ACTIVE, -1)
             idle = 0
         elif job == _PARKED:
-            if not _exchange(mailbox, _PARKED, _SPINNING):
-                continue
+            # Woken for a job that its caller took back meanwhile.
+            _exchange(mailbox, _PARKED, _SPINNING)
         else:
+            _pause()
             idle += 1
             if idle > spins and _exchange(mailbox, _SPINNING, _PARKED):
-                return
+                _call_lock(acquire, lock)
+                idle = 0
 
 
-@njit(f"int64({_I}, {_I}, {_I}, {_I})", nogil=True, cache=True)
-def _post(mailboxes: int, number: int, job: int, wanted: int) -> int:
-    """Hand a job to idle workers, at most `wanted`; return the parked ones among them, as a mask of bits."""
-    parked = 0
+@njit(f"void({_I}, {_I}, {_I}, {_I}, {_I})", nogil=True, cache=True)
+def _post(mailboxes: int, workers: int, job: int, wanted: int, release: int) -> None:
+    """Hand a job to at most `wanted` idle workers, to those that are awake first."""
     for state in (_SPINNING, _PARKED):
-        for i in range(number):
-            if wanted > 0:
+        for i in range(workers):
+            mailbox = mailboxes + _LINE * i
+            if wanted > 0 and _atomic_read(mailbox) == state:
                 _atomic_add(job + 8 * _ACTIVE, 1)
-                if _exchange(mailboxes + _MAILBOX_BYTES * i, state, job):
+                if _exchange(mailbox, state, job):
                     wanted -= 1
                     if state == _PARKED:
-                        parked |= 1 << i
+                        _call_lock(release, _atomic_read(mailbox + 8))
                 else:
                     _atomic_add(job + 8 * _ACTIVE, -1)
-    return parked
 
 
 @njit(f"boolean({_I}, {_I}, {_I}, {_I})", nogil=True, cache=True)
-def _finish(mailboxes: int, number: int, job: int, spins: int) -> bool:
+def _finish(mailboxes: int, workers: int, job: int, spins: int) -> bool:
     """Take the job back from workers that have not begun it; return whether none is at it any more."""
-    for i in range(number):
-        if _exchange(mailboxes + _MAILBOX_BYTES * i, job, _PARKED):
+    for i in range(workers):
+        if _exchange(mailboxes + _LINE * i, job, _PARKED):
             _atomic_add(job + 8 * _ACTIVE, -1)
-    left = spins
-    while left > 0 and _atomic_read(job + 8 * _ACTIVE) != 0:
-        left -= 1
-    return left > 0
+    for _ in range(spins):
+        if _atomic_read(job + 8 * _ACTIVE) == 0:
+            return True
+        _pause()
+    return False
+
+
+@njit(f"boolean({', '.join([_I] * 4)}, {_I}[::1], {', '.join([_I] * 7)})", nogil=True, cache=True)
+def _run(
+    job: int, kernel: int, tasks: int, slice_tasks: int, parameters: Any, scratch: int, scratch_bytes: int,
+    mailboxes: int, workers: int, wanted: int, release: int, spins: int,
+) -> bool:  # fmt: skip
+    """Do a job with the workers' help; return whether it is done, which it is unless a slice was not enough for it."""
+    _write(job + 8 * _NEXT, 0)
+    _write(job + 8 * _TASKS, tasks)
+    _write(job + 8 * _ACTIVE, 0)
+    _write(job + 8 * _SLOT, 1)
+    _write(job + 8 * _KERNEL, kernel)
+    _write(job + 8 * _PARAMETERS, parameters.ctypes.data)
+    _write(job + 8 * _SCRATCH, scratch)
+    _write(job + 8 * _SCRATCH_SIZE, scratch_bytes)
+    _post(mailboxes, workers, job, wanted, release)
+    if _work(job, 0, slice_tasks) == slice_tasks:
+        return False
+    done: bool = _finish(mailboxes, workers, job, spins)
+    return done
+
+
+@njit(f"void({_I})", nogil=True, cache=True)
+def _wait(spins: int) -> None:
+    for _ in range(spins):
+        _pause()
+
+
+def _spins() -> int:
+    """Return the pauses, whose length is the processor's own affair, that last `_WAIT`."""
+    shortest = 1.0
+    for _ in range(3):
+        start = time.perf_counter()
+        _wait(1000)
+        shortest = min(shortest, time.perf_counter() - start)
+    return max(1000, int(_WAIT * 1000 / shortest))
+
+
+def _aligned(size: int) -> tuple[Array, int]:
+    """Return new memory that begins on a cache line, and its address."""
+    memory = np.empty(size + _LINE, np.uint8)
+    skipped = -memory.ctypes.data % _LINE
+    return memory[skipped : skipped + size], memory.ctypes.data + skipped
+
+
+def _lock() -> int:
+    """Return the address of a new lock, acquired; it lives as long as the process, as its worker does."""
+    address: int | None = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThread_allocate_lock", ctypes.pythonapi))()
+    if address is None:
+        raise MemoryError("no memory for a worker's lock")
+    ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(("PyThread_acquire_lock", ctypes.pythonapi))(
+        address, 1
+    )
+    return address
+
+
+def _function(name: str) -> int:
+    return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
 
 
 class _Pool:
     """The workers of one process: all threads but the caller's."""
 
     def __init__(self, workers: int) -> None:
-        self.number = workers
-        self._memory = np.zeros((workers + 1) * _MAILBOX_BYTES, np.uint8)
-        address = self._memory.ctypes.data
-        self.mailboxes = -(-address // _MAILBOX_BYTES) * _MAILBOX_BYTES
-        self.wake: list[queue.SimpleQueue[None]] = [queue.SimpleQueue() for _ in range(workers)]
+        self.workers = workers
+        self.memory, self.mailboxes = _aligned((workers + 1) * _LINE)
+        self.memory[:] = 0
+        self.release, acquire = _function("PyThread_release_lock"), _function("PyThread_acquire_lock")
+        self.spins = _spins()
         for i in range(workers):
-            threading.Thread(target=self._serve, args=(i,), name=f"gpuconv-{i + 1}", daemon=True).start()
-
-    def _serve(self, i: int) -> None:
-        while True:
-            self.wake[i].get()
-            _serve(self.mailboxes + _MAILBOX_BYTES * i, _SPINS)
+            mailbox, lock = self.mailboxes + _LINE * i, _lock()
+            ctypes.c_int64.from_address(mailbox + 8).value = lock
+            arguments = (mailbox, self.spins, acquire, lock)
+            threading.Thread(target=_serve, args=arguments, name=f"gpuconv-{i + 1}", daemon=True).start()
 
 
 @functools.cache
@@ -196,7 +294,8 @@ def _pool() -> _Pool:
 
 
 _starting = [threading.Lock()]
-_scratch: list[np.ndarray[Any, Any]] = []
+_jobs: list[tuple[Array, int]] = []
+_scratch: list[tuple[Array, int]] = []
 
 
 def _forget() -> None:
@@ -209,17 +308,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def _address(array: np.ndarray[Any, Any]) -> int:
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
-
-
-def _borrow(size: int) -> np.ndarray[Any, Any]:
-    """Return scratch memory of at least `size` bytes: kept memory where there is some, since new pages are slow."""
+def _borrow(kept: list[tuple[Array, int]], size: int) -> tuple[Array, int]:
+    """Return memory of at least `size` bytes and its address: kept memory where there is some: new pages are slow."""
     try:
-        kept = _scratch.pop()
+        memory = kept.pop()
     except IndexError:
-        kept = np.empty(0, np.uint8)
-    return kept if kept.nbytes >= size else np.empty(size, np.uint8)
+        return _aligned(size)
+    return memory if memory[0].nbytes >= size else _aligned(size)
 
 
 def run(
@@ -253,39 +348,40 @@ def run(
         And whatever else a signal handler raises, once every worker has left the kernel.
     """
     threads = 1 if alone else min(tasks, count())
-    memory = _borrow(threads * scratch_bytes + 64)
+    memory = _borrow(_scratch, threads * scratch_bytes)
+    scratch = memory[1]
     if threads == 1:
         for first in range(0, tasks, slice_tasks):
-            _work_alone(kernel, parameters, memory, first, min(first + slice_tasks, tasks))
+            _work_alone(kernel, parameters, scratch, first, min(first + slice_tasks, tasks))
     else:
         with _starting[0]:
             pool = _pool()
-        scratch = -(-_address(memory) // 64) * 64
-        job = np.array([0, tasks, 0, 1, kernel, _address(parameters), scratch, scratch_bytes], np.int64)
-        address = _address(job)
+        job = _borrow(_jobs, _LINE)
+        done = False
         try:
-            parked = _post(pool.mailboxes, pool.number, address, threads - 1)
-            for i in range(pool.number if parked else 0):
-                if parked >> i & 1:
-                    pool.wake[i].put(None)
-            while _work(address, 0, slice_tasks) == slice_tasks:
+            done = _run(
+                job[1], kernel, tasks, slice_tasks, parameters, scratch, scratch_bytes,
+                pool.mailboxes, pool.workers, threads - 1, pool.release, pool.spins,
+            )  # fmt: skip
+            while not done and _work(job[1], 0, slice_tasks) == slice_tasks:
                 pass
         finally:
-            _leave(pool, job)
-    if memory.nbytes <= _KEPT_SCRATCH and len(_scratch) < 16:
+            if not done:
+                _leave(pool, job)
+        _jobs.append(job)
+    if memory[0].nbytes <= _KEPT_SCRATCH and len(_scratch) < 16:
         _scratch.append(memory)
 
 
-def _leave(pool: _Pool, job: np.ndarray[Any, Any]) -> None:
+def _leave(pool: _Pool, job: tuple[Array, int]) -> None:
     """Wait until no worker is at a job, whatever signals arrive meanwhile: its memory is in use until then."""
     interrupted: BaseException | None = None
-    job[_NEXT] = max(job[_NEXT], job[_TASKS])
-    spins = _SPINS
+    words = job[0].view(np.int64)
+    words[_NEXT] = max(words[_NEXT], words[_TASKS])
     while True:
         try:
-            if _finish(pool.mailboxes, pool.number, _address(job), spins):
+            if _finish(pool.mailboxes, pool.workers, job[1], pool.spins):
                 break
-            spins = 100
             time.sleep(50e-6)
         except BaseException as signal:  # noqa: BLE001 - raised below
             interrupted = signal
