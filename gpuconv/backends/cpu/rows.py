@@ -20,7 +20,7 @@ from gpuconv.backends.cpu.simd import (
     store_vector,
 )
 
-__all__ = ["copy_places", "fill_places", "split_places", "write_places"]
+__all__ = ["copy_places", "copy_rows", "fill_places", "split_places", "write_places"]
 
 
 @intrinsic(prefer_literal=True)
@@ -98,6 +98,52 @@ def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, so
 
     i64 = types.int64
     return types.void(i64, i64, i64, i64, source, accumulator), codegen
+
+
+@intrinsic(prefer_literal=True)
+def copy_rows(
+    typingctx: Any, to: Any, to_step: Any, address: Any, step: Any, rows: Any, count: Any, source: Any, accumulator: Any
+) -> Any:
+    """Copy rows of `count` neighbouring elements; no more is written. Rows begin `step` and `to_step` bytes apart.
+
+    Four rows at a time: most are short, and what a row costs besides its elements is shared by four.
+    """
+    s, a = source.literal_value, accumulator.literal_value
+    n = lanes_of(a)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, to_step, address, step, rows, count = args[:6]
+        full = builder.sdiv(count, constant(n))
+        left = builder.sub(count, builder.mul(full, constant(n)))
+        mask = simd.first_lanes(builder, left, n)
+
+        def copy(first: Any, number: int) -> None:
+            begin = builder.add(address, builder.mul(first, step))
+            places = [builder.add(to, builder.mul(builder.add(first, constant(r)), to_step)) for r in range(number)]
+            starts = [builder.add(begin, builder.mul(step, constant(r))) for r in range(number)]
+            with counted(builder, full) as index:
+                i = builder.mul(index, constant(n))
+                for start, place in zip(starts, places, strict=True):
+                    value = load_vector(builder, builder.add(start, builder.mul(i, constant(BYTES[s]))), s, n)
+                    value = simd.widen(builder, value, s, a, n)
+                    store_vector(builder, value, builder.add(place, builder.mul(i, constant(BYTES[a]))), a)
+            i = builder.mul(full, constant(n))
+            with builder.if_then(builder.icmp_signed(">", left, constant(0))):
+                for start, place in zip(starts, places, strict=True):
+                    at = builder.add(start, builder.mul(i, constant(BYTES[s])))
+                    value = simd.widen(builder, simd.load_masked(builder, at, mask, s, n), s, a, n)
+                    simd.store_masked(builder, value, builder.add(place, builder.mul(i, constant(BYTES[a]))), mask, a)
+
+        fours = builder.sdiv(rows, constant(4))
+        with counted(builder, fours) as index:
+            copy(builder.mul(index, constant(4)), 4)
+        done = builder.mul(fours, constant(4))
+        with counted(builder, builder.sub(rows, done)) as index:
+            copy(builder.add(done, index), 1)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(*[i64] * 6, source, accumulator), codegen
 
 
 @intrinsic(prefer_literal=True)

@@ -111,6 +111,18 @@ class _Correlation:
         self.dtype = np.dtype(call.accumulator)
         self.geometry = stencil_geometry(problem, self.dtype.name)
         self.fill = np.array([problem.padding_value, 0], self.dtype)
+        # Whether a vector of inputs can be loaded from the caller's rows, with the zeros of the border masked in.
+        self.reads_rows = (
+            problem.rank == 2
+            and problem.layout == "channels_first"
+            and problem.padding_mode == "zeros"
+            and problem.padding_value == 0
+            and problem.in_channels == problem.groups
+            and problem.stride == (1, 1)
+            and problem.dilation[0] == 1
+            and problem.spatial[-1] < 1 << 30
+            and all(p >= 0 for pair in problem.padding for p in pair)
+        )
 
     def pack(self, w: Array) -> Array:
         """Return each output channel's weights part by part, column by column."""
@@ -144,6 +156,8 @@ class _Correlation:
             0 if sums == result else kernels.row_writing(sums, result), self.dtype.itemsize, y.itemsize,
         )  # fmt: skip
         words[_BIAS_STEP] = 0 if bias is None else start.itemsize
+        if self.reads_rows and source == sums == result and x.strides[-1] == x.itemsize:
+            words[_IN_PLACE:] = 1, block(8, sums, 1), block(4, sums, 1), p.spatial[-1], p.spatial[-2]
         threads.run(kernels.correlation(), words, g.tasks, g.scratch_bytes, g.slice_tasks)
 
     def _operand(self, array: Array) -> list[int]:
@@ -154,7 +168,7 @@ class _Correlation:
         return [_address(array), batch, channel, *(0,) * (3 - p.rank), *rest]
 
 
-_BIAS_STEP = kernels.CALL.names.index("bias_step")  # type: ignore[union-attr]
+_BIAS_STEP, _IN_PLACE = (kernels.CALL.names.index(name) for name in ("bias_step", "in_place"))  # type: ignore[union-attr]
 
 
 def pack(call: Call, w: Array) -> Array:

@@ -14,7 +14,7 @@ from numba import carray, cfunc, from_dtype, njit, types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.rows import copy_places, fill_places, split_places, write_places
+from gpuconv.backends.cpu.rows import copy_places, copy_rows, fill_places, split_places, write_places
 from gpuconv.backends.cpu.simd import call, load, read, store
 from gpuconv.boundary import source_index
 
@@ -44,7 +44,9 @@ CALL = record(
     # bytes of a row, a plane and a channel
     "residues used pitch row_bytes plane channel_bytes "
     # rows of sums that are yet to be converted
-    "sums_offset sums_step"
+    "sums_offset sums_step "
+    # whether rows are read where x has them, by which functions, and the length of a row
+    "in_place edges_8 edges_4 size_x size_y"
 )
 """One call; what belongs to the caller's arrays comes first."""
 
@@ -196,6 +198,15 @@ def _block_packing(source: int, accumulator: int, x_size: int, size: int, versio
             inner = min(max(-(first // advance), 0), count)
             outer = min(max(-((first - size_x) // advance), inner), count)
             place = to + plane * p.plane + row * p.row_bytes + residue * p.pitch * size
+            if not bordered and advance == 1 and p.xx == x_size:
+                begin, end = max(row, -first_y), min(rows, size_y - first_y)
+                if iz >= 0 and begin < end:
+                    copy_rows(
+                        place + (begin - row) * p.row_bytes + inner * size, p.row_bytes,
+                        start_z + (first_y + begin + p.low_y) * p.xy + (first + inner) * p.xx, p.xy, end - begin,
+                        outer - inner, source, accumulator,
+                    )  # fmt: skip
+                return
             for j in range(row, rows):
                 iy = source_place(mode, first_y + j, size_y)
                 start = start_z + (iy + p.low_y) * p.xy
@@ -258,6 +269,24 @@ def _correlation(version: int) -> Any:
                         needed = all_rows
                         if p.row_gap == 1:
                             needed = (first + rows - 1) * p.advance_y + p.reach_y + 1
+                        top = qy + p.offset_y + first
+                        if p.in_place and rows >= 4 and top >= 0 and top + needed - first <= p.size_y:
+                            start = x + top * p.xy + (qx + p.offset_x) * p.xx
+                            for output in range(group * p.outputs, (group + 1) * p.outputs):
+                                call(
+                                    p.edges_8 if rows == 8 else p.edges_4,
+                                    (
+                                        p.y + image * p.yn + (qy + first) * p.yy + qx * p.y_size + output * p.yc, p.yy,
+                                        start, p.xy, p.column_step, p.parts, p.part_count, p.w + output * p.w_bytes, nx,
+                                        p.bias + output * p.bias_step, p.divisor, qx + p.offset_x, p.size_x,
+                                    ),
+                                )  # fmt: skip
+                            # A later tile that is packed, which may begin a row before this one's end, packs its own.
+                            packed_rows = -1
+                            j += rows
+                            continue
+                        if packed_rows < 0:
+                            packed_rows = first
                         if needed > packed_rows:
                             for channel in range(p.channels):
                                 for plane in range(packed_planes, planes):

@@ -9,7 +9,9 @@ The blocks are compiled functions of their own, which kernels call by address.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -46,24 +48,25 @@ def row_blocks() -> tuple[int, ...]:
 def _widths(rows: int) -> tuple[int, ...]:
     """Return the widths of tiles in vectors, widest first: what leaves registers for the inputs and a weight."""
     if simd.registers() == 32:
-        return {8: (3, 2, 1), 4: (6, 4, 2, 1), 1: (8, 4, 1)}[rows]
+        return {8: (3, 2, 1), 4: (6, 4, 3, 2, 1), 1: (8, 4, 1)}[rows]
     return {8: (1,), 4: (3, 2, 1), 1: (8, 4, 1)}[rows]
 
 
 @functools.cache
-def block(rows: int, code: int) -> int:
+def block(rows: int, code: int, edges: int = 0) -> int:
     """Return the address of the function that computes `rows` rows of outputs: `_stencil` without its literals."""
-    return int(_block(rows, code, simd.source_version()).address)
+    return int(_block(rows, code, edges, simd.source_version()).address)
 
 
-def _block(rows: int, code: int, version: int) -> Any:
+def _block(rows: int, code: int, edges: int, version: int) -> Any:
     @cfunc(types.void(types.int64), cache=True, error_model="numpy")
     def compute(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
             return
+        first_x, size_x = (read(a + 88), read(a + 96)) if edges else (0, 0)
         _stencil(
             read(a), read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40), read(a + 48), read(a + 56),
-            read(a + 64), read(a + 72), read(a + 80), rows, code,
+            read(a + 64), read(a + 72), read(a + 80), first_x, size_x, rows, code, edges,
         )  # fmt: skip
 
     return compute
@@ -83,8 +86,11 @@ def _stencil(
     count: Any,
     bias: Any,
     divisor: Any,
+    first_x: Any,
+    size_x: Any,
     rows: Any,
     code: Any,
+    edges: Any,
 ) -> Any:
     """Correlate one channel: y[r, j] = bias + sum over parts, m, n of w[n, m] * x[offset + (r + m, n) steps + j].
 
@@ -99,14 +105,19 @@ def _stencil(
         Address of what the sums begin with.
     divisor : int64
         Address of a divisor and its reciprocal, or 0.
+    first_x, size_x : int64
+        Where `x` stands in its row, from -1 back before its beginning, and the row's length; used with `edges`.
     rows, code : literal int
         Rows of y, and the type of all numbers.
+    edges : literal int
+        1 where x is the caller's array, which has no border: elements outside of the row count as 0.
     """
-    height, a = rows.literal_value, code.literal_value
+    height, a, has_edges = rows.literal_value, code.literal_value, bool(edges.literal_value)
     n, size = lanes_of(a), BYTES[a]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor = args[:11]
+        y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor, first_x, size_x = args[:13]
+        dilation = builder.sdiv(column_step, constant(size))
         vector = ir.VectorType(element_type(a), n)
         start = broadcast(builder, load_vector(builder, bias, a, 1), n)
         total = builder.sdiv(builder.add(count, constant(n - 1)), constant(n))
@@ -119,19 +130,30 @@ def _stencil(
                     builder.store(start, slot)
             corner = builder.add(x, builder.mul(first, constant(n * size)))
 
-            def section(at: Any, weights: Any, columns: Any, stride: Any, active: list[int]) -> None:
-                """Add one input row to the active rows of sums; row r's weights lie r elements before `weights`."""
-                with counted(builder, columns) as index:
-                    source = builder.add(at, builder.mul(index, column_step))
-                    inputs = [
-                        load_vector(builder, builder.add(source, constant(v * n * size)), a, n) for v in range(width)
-                    ]
-                    place = builder.add(weights, builder.mul(index, stride))
-                    for r in active:
-                        weight = load_vector(builder, builder.add(place, constant(-r * size)), a, 1)
-                        weight = broadcast(builder, weight, n)
-                        for slot, value in zip(slots[r], inputs, strict=True):
-                            builder.store(multiply_add(builder, weight, value, builder.load(slot), a), slot)
+            def masks(index: Any) -> dict[int, Any]:
+                """Return the masks of the tile's first and last loads of a column: only they can leave the row."""
+                if not has_edges:
+                    return {}
+                place = builder.add(builder.add(first_x, builder.mul(first, constant(n))), builder.mul(index, dilation))
+                places = {v: builder.add(place, constant(v * n)) for v in {0, width - 1}}
+                return {v: _inside(builder, place, size_x, n) for v, place in places.items()}
+
+            def section(at: Any, weights: Any, inside: dict[int, Any], active: list[int]) -> None:
+                """Add one input row to the active rows of sums; row r's weight lies r elements before `weights`."""
+                inputs = []
+                for v in range(width):
+                    source = builder.add(at, constant(v * n * size))
+                    is_edge = v in inside
+                    inputs.append(
+                        simd.load_masked(builder, source, inside[v], a, n)
+                        if is_edge
+                        else load_vector(builder, source, a, n)
+                    )
+                for r in active:
+                    weight = load_vector(builder, builder.add(weights, constant(-r * size)), a, 1)
+                    weight = broadcast(builder, weight, n)
+                    for slot, value in zip(slots[r], inputs, strict=True):
+                        builder.store(multiply_add(builder, weight, value, builder.load(slot), a), slot)
 
             with counted(builder, part_count) as part:
                 record = builder.add(parts, builder.mul(part, constant(PART_BYTES)))
@@ -141,33 +163,38 @@ def _stencil(
                 at, weights = builder.add(corner, offset), builder.add(w, weights)
                 stride = builder.mul(taps, constant(size))
 
-                def input_row(i: Any, active: list[int]) -> None:
-                    section(
-                        builder.add(at, builder.mul(i, row_step)),
-                        builder.add(weights, builder.mul(i, constant(size))),
-                        columns, stride, active,
-                    )  # fmt: skip
+                @contextlib.contextmanager
+                def every_column() -> Iterator[Callable[[Any, list[int]], None]]:
+                    with counted(builder, columns) as index:
+                        source = builder.add(at, builder.mul(index, column_step))
+                        place = builder.add(weights, builder.mul(index, stride))
+                        inside = masks(index)
+
+                        def input_row(i: Any, active: list[int]) -> None:
+                            row, weight = builder.mul(i, row_step), builder.mul(i, constant(size))
+                            section(builder.add(source, row), builder.add(place, weight), inside, active)
+
+                        yield input_row
 
                 def every_row_apart() -> None:
-                    with counted(builder, taps) as m:
-                        row = builder.add(at, builder.mul(m, row_step))
-                        place = builder.add(weights, builder.mul(m, constant(size)))
+                    with every_column() as input_row, counted(builder, taps) as m:
                         for r in range(height):
-                            shifted = builder.add(row, builder.mul(row_step, constant(r)))
-                            section(shifted, builder.add(place, constant(r * size)), columns, stride, [r])
+                            input_row(builder.add(m, constant(r)), [r])
 
                 def shared() -> None:
-                    for i in range(height - 1):
-                        input_row(constant(i), list(range(i + 1)))
-                    full = builder.sub(taps, constant(height - 1))
-                    with counted(builder, full) as index:
-                        input_row(builder.add(index, constant(height - 1)), list(range(height)))
-                    for i in range(height - 1):
-                        input_row(builder.add(taps, constant(i)), list(range(i + 1, height)))
+                    with every_column() as input_row:
+                        for i in range(height - 1):
+                            input_row(constant(i), list(range(i + 1)))
+                        full = builder.sub(taps, constant(height - 1))
+                        with counted(builder, full) as index:
+                            input_row(builder.add(index, constant(height - 1)), list(range(height)))
+                        for i in range(height - 1):
+                            input_row(builder.add(taps, constant(i)), list(range(i + 1, height)))
 
                 def few(k: int) -> None:
-                    for i in range(height + k - 1):
-                        input_row(constant(i), [r for r in range(height) if 0 <= i - r < k])
+                    with every_column() as input_row:
+                        for i in range(height + k - 1):
+                            input_row(constant(i), [r for r in range(height) if 0 <= i - r < k])
 
                 if height == 1:
                     every_row_apart()
@@ -200,15 +227,30 @@ def _stencil(
                     store_vector(builder, value, builder.add(place, constant(v * n * size)), a)
                 store_part(builder, row[-1], builder.add(place, constant((width - 1) * n * size)), a, left)
 
-        for width in _widths(height):
-            number = builder.sdiv(builder.sub(total, done), constant(width))
+        widths = _widths(height)
+        for width in widths:
+            rest = builder.sub(total, done)
+            number = builder.sdiv(rest, constant(width))
+            if width > 2 and 2 in widths:
+                # Of a last tile of one vector the loads and the weights cost as much as the products: 7 is 4 + 3.
+                lonely = builder.icmp_signed("==", builder.srem(rest, constant(width)), constant(1))
+                fewer = builder.and_(lonely, builder.icmp_signed(">", number, constant(0)))
+                number = builder.sub(number, builder.zext(fewer, number.type))
             with counted(builder, number) as index:
                 tile(builder.add(done, builder.mul(index, constant(width))), width)
             done = builder.add(done, builder.mul(number, constant(width)))
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(*[i64] * 11, rows, code), codegen
+    return types.void(*[i64] * 13, rows, code, edges), codegen
+
+
+def _inside(builder: Any, place: Any, size: Any, n: int) -> Any:
+    """Return which of n neighbouring places are at least 0 and less than `size`."""
+    i32 = ir.IntType(32)
+    lanes = ir.Constant(ir.VectorType(i32, n), list(range(n)))
+    places = builder.add(broadcast(builder, builder.trunc(place, i32), n), lanes)
+    return builder.icmp_unsigned("<", places, broadcast(builder, builder.trunc(size, i32), n))
 
 
 def _quotient(builder: Any, value: Any, by: Any, inverse: Any, code: int) -> Any:
