@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -20,7 +21,7 @@ from gpuconv.backends.cpu.simd import (
     store_vector,
 )
 
-__all__ = ["copy_places", "copy_rows", "fill_places", "split_places", "write_places"]
+__all__ = ["copy_places", "copy_rows", "fill_places", "split_rows", "write_places"]
 
 
 @intrinsic(prefer_literal=True)
@@ -100,46 +101,59 @@ def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, so
     return types.void(i64, i64, i64, i64, source, accumulator), codegen
 
 
+def _every_row(builder: Any, rows: Any, count: Any, n: int, move: Callable[[Any, int, Any, Any], None]) -> None:
+    """Call `move(first row, rows, first element, mask)` for four rows at a time, whole vectors first.
+
+    Most rows are short, and what a row costs besides its elements is shared by four. The mask of whole vectors is None.
+    """
+    full = builder.sdiv(count, constant(n))
+    done = builder.mul(full, constant(n))
+    left = builder.sub(count, done)
+    mask = simd.first_lanes(builder, left, n)
+
+    def some(first: Any, number: int) -> None:
+        with counted(builder, full) as index:
+            move(first, number, builder.mul(index, constant(n)), None)
+        with builder.if_then(builder.icmp_signed(">", left, constant(0))):
+            move(first, number, done, mask)
+
+    fours = builder.sdiv(rows, constant(4))
+    with counted(builder, fours) as index:
+        some(builder.mul(index, constant(4)), 4)
+    moved = builder.mul(fours, constant(4))
+    with counted(builder, builder.sub(rows, moved)) as index:
+        some(builder.add(moved, index), 1)
+
+
+def _store_all(builder: Any, value: Any, place: Any, accumulator: int, mask: Any) -> None:
+    if mask is None:
+        store_vector(builder, value, place, accumulator)
+    else:
+        simd.store_masked(builder, value, place, mask, accumulator)
+
+
 @intrinsic(prefer_literal=True)
 def copy_rows(
     typingctx: Any, to: Any, to_step: Any, address: Any, step: Any, rows: Any, count: Any, source: Any, accumulator: Any
 ) -> Any:
-    """Copy rows of `count` neighbouring elements; no more is written. Rows begin `step` and `to_step` bytes apart.
-
-    Four rows at a time: most are short, and what a row costs besides its elements is shared by four.
-    """
+    """Copy rows of `count` neighbouring elements; no more is written. Rows begin `step` and `to_step` bytes apart."""
     s, a = source.literal_value, accumulator.literal_value
     n = lanes_of(a)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, to_step, address, step, rows, count = args[:6]
-        full = builder.sdiv(count, constant(n))
-        left = builder.sub(count, builder.mul(full, constant(n)))
-        mask = simd.first_lanes(builder, left, n)
 
-        def copy(first: Any, number: int) -> None:
-            begin = builder.add(address, builder.mul(first, step))
-            places = [builder.add(to, builder.mul(builder.add(first, constant(r)), to_step)) for r in range(number)]
-            starts = [builder.add(begin, builder.mul(step, constant(r))) for r in range(number)]
-            with counted(builder, full) as index:
-                i = builder.mul(index, constant(n))
-                for start, place in zip(starts, places, strict=True):
-                    value = load_vector(builder, builder.add(start, builder.mul(i, constant(BYTES[s]))), s, n)
-                    value = simd.widen(builder, value, s, a, n)
-                    store_vector(builder, value, builder.add(place, builder.mul(i, constant(BYTES[a]))), a)
-            i = builder.mul(full, constant(n))
-            with builder.if_then(builder.icmp_signed(">", left, constant(0))):
-                for start, place in zip(starts, places, strict=True):
-                    at = builder.add(start, builder.mul(i, constant(BYTES[s])))
-                    value = simd.widen(builder, simd.load_masked(builder, at, mask, s, n), s, a, n)
-                    simd.store_masked(builder, value, builder.add(place, builder.mul(i, constant(BYTES[a]))), mask, a)
+        def move(first: Any, number: int, i: Any, mask: Any) -> None:
+            begin = builder.add(address, builder.mul(i, constant(BYTES[s])))
+            place = builder.add(to, builder.mul(i, constant(BYTES[a])))
+            for r in range(number):
+                row = builder.add(first, constant(r))
+                at = builder.add(begin, builder.mul(row, step))
+                value = load_vector(builder, at, s, n) if mask is None else simd.load_masked(builder, at, mask, s, n)
+                value = simd.widen(builder, value, s, a, n)
+                _store_all(builder, value, builder.add(place, builder.mul(row, to_step)), a, mask)
 
-        fours = builder.sdiv(rows, constant(4))
-        with counted(builder, fours) as index:
-            copy(builder.mul(index, constant(4)), 4)
-        done = builder.mul(fours, constant(4))
-        with counted(builder, builder.sub(rows, done)) as index:
-            copy(builder.add(done, index), 1)
+        _every_row(builder, rows, count, n, move)
         return context.get_dummy_value()
 
     i64 = types.int64
@@ -147,41 +161,40 @@ def copy_rows(
 
 
 @intrinsic(prefer_literal=True)
-def split_places(typingctx: Any, evens: Any, odds: Any, address: Any, count: Any, source: Any, accumulator: Any) -> Any:
-    """Copy 2 * count neighbouring elements, every second to `evens`, the others to `odds`; no more is written."""
+def split_rows(
+    typingctx: Any, evens: Any, odds: Any, to_step: Any, address: Any, step: Any, rows: Any, count: Any, source: Any,
+    accumulator: Any,
+) -> Any:  # fmt: skip
+    """Copy rows of 2 * count neighbours, every second to `evens`, the others to `odds`; no more is written."""
     s, a = source.literal_value, accumulator.literal_value
     n = lanes_of(a)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        evens, odds, address, count = args[:4]
-        full = builder.sdiv(count, constant(n))
-        done = builder.mul(full, constant(n))
+        evens, odds, to_step, address, step, rows, count = args[:7]
+        wanted = builder.mul(builder.srem(count, constant(n)), constant(2))
+        masks = [simd.first_lanes(builder, builder.sub(wanted, constant(k * n)), n) for k in (0, 1)]
+        orders = [ir.Constant(ir.VectorType(ir.IntType(32), n), list(range(parity, 2 * n, 2))) for parity in (0, 1)]
 
-        def halves(low: Any, high: Any, first: Any) -> list[tuple[Any, Any]]:
-            found = []
-            for to, parity in ((evens, 0), (odds, 1)):
-                lanes = ir.Constant(ir.VectorType(ir.IntType(32), n), list(range(parity, 2 * n, 2)))
-                value = simd.widen(builder, builder.shuffle_vector(low, high, lanes), s, a, n)
-                found.append((value, builder.add(to, builder.mul(first, constant(BYTES[a])))))
-            return found
+        def move(first: Any, number: int, i: Any, mask: Any) -> None:
+            begin = builder.add(address, builder.mul(i, constant(2 * BYTES[s])))
+            for r in range(number):
+                row = builder.add(first, constant(r))
+                at = builder.add(begin, builder.mul(row, step))
+                places = [at, builder.add(at, constant(n * BYTES[s]))]
+                if mask is None:
+                    halves = [load_vector(builder, place, s, n) for place in places]
+                else:
+                    halves = [simd.load_masked(builder, p, m, s, n) for p, m in zip(places, masks, strict=True)]
+                place = builder.add(builder.mul(row, to_step), builder.mul(i, constant(BYTES[a])))
+                for to, order in zip((evens, odds), orders, strict=True):
+                    value = simd.widen(builder, builder.shuffle_vector(*halves, order), s, a, n)
+                    _store_all(builder, value, builder.add(to, place), a, mask)
 
-        with counted(builder, full) as index:
-            first = builder.mul(index, constant(n))
-            at = builder.add(address, builder.mul(first, constant(2 * BYTES[s])))
-            low, high = (load_vector(builder, builder.add(at, constant(k * n * BYTES[s])), s, n) for k in (0, 1))
-            for value, place in halves(low, high, first):
-                store_vector(builder, value, place, a)
-        left = builder.sub(count, done)
-        at = builder.add(address, builder.mul(done, constant(2 * BYTES[s])))
-        wanted = builder.mul(left, constant(2))
-        low = simd.load_part(builder, at, s, n, wanted)
-        high = simd.load_part(builder, builder.add(at, constant(n * BYTES[s])), s, n, builder.sub(wanted, constant(n)))
-        for value, place in halves(low, high, done):
-            store_part(builder, value, place, a, left)
+        _every_row(builder, rows, count, n, move)
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(i64, i64, i64, i64, source, accumulator), codegen
+    return types.void(*[i64] * 7, source, accumulator), codegen
 
 
 @intrinsic(prefer_literal=True)

@@ -14,7 +14,7 @@ from numba import carray, cfunc, from_dtype, njit, types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.rows import copy_places, copy_rows, fill_places, split_places, write_places
+from gpuconv.backends.cpu.rows import copy_places, copy_rows, fill_places, split_rows, write_places
 from gpuconv.backends.cpu.simd import call, load, read, store
 from gpuconv.boundary import source_index
 
@@ -147,24 +147,33 @@ def _pack_halves(p, start_z, to, row, rows, iz, first_y, qx, count, source, accu
     outer_1 = min(max(-((first + 1 - size_x) >> 1), inner_1), count)
     inner, outer = max(inner_0, inner_1), min(outer_0, outer_1)
     outer = max(outer, inner)
-    for j in range(row, rows):
-        iy = source_place(0, first_y + j, size_y)
-        if iz < 0 or iy < 0:
-            continue
-        start = start_z + (iy + p.low_y) * p.xy + first * p.xx
-        evens = to + j * p.row_bytes
-        odds = evens + p.pitch * size
-        split_places(
-            evens + inner * size, odds + inner * size, start + 2 * inner * p.xx, outer - inner, source, accumulator
-        )
-        for i in range(inner_0, min(inner, outer_0)):
-            store(evens + i * size, load(start + 2 * i * p.xx, source, accumulator), accumulator, accumulator)
-        for i in range(inner_1, min(inner, outer_1)):
-            store(odds + i * size, load(start + (2 * i + 1) * p.xx, source, accumulator), accumulator, accumulator)
-        for i in range(outer, outer_0):
-            store(evens + i * size, load(start + 2 * i * p.xx, source, accumulator), accumulator, accumulator)
-        for i in range(outer, outer_1):
-            store(odds + i * size, load(start + (2 * i + 1) * p.xx, source, accumulator), accumulator, accumulator)
+    begin, end = max(row, -first_y), min(rows, size_y - first_y)
+    if iz < 0 or begin >= end:
+        return
+    start = start_z + (first_y + begin + p.low_y) * p.xy + first * p.xx
+    evens = to + begin * p.row_bytes
+    odds = evens + p.pitch * size
+    split_rows(
+        evens + inner * size, odds + inner * size, p.row_bytes, start + 2 * inner * p.xx, p.xy, end - begin,
+        outer - inner, source, accumulator,
+    )  # fmt: skip
+    # Where the first or the last column belongs to one residue only.
+    for i in range(inner_0, min(inner, outer_0)):
+        _copy_column(evens + i * size, p.row_bytes, start + 2 * i * p.xx, p.xy, end - begin, source, accumulator)
+    for i in range(inner_1, min(inner, outer_1)):
+        _copy_column(odds + i * size, p.row_bytes, start + (2 * i + 1) * p.xx, p.xy, end - begin, source, accumulator)
+    for i in range(outer, outer_0):
+        _copy_column(evens + i * size, p.row_bytes, start + 2 * i * p.xx, p.xy, end - begin, source, accumulator)
+    for i in range(outer, outer_1):
+        _copy_column(odds + i * size, p.row_bytes, start + (2 * i + 1) * p.xx, p.xy, end - begin, source, accumulator)
+
+
+@njit(error_model="numpy")
+def _copy_column(to, to_step, address, step, rows, source, accumulator):  # type: ignore[no-untyped-def]
+    for _ in range(rows):
+        store(to, load(address, source, accumulator), accumulator, accumulator)
+        to += to_step
+        address += step
 
 
 @functools.cache
