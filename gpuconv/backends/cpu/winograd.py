@@ -6,18 +6,20 @@ See docs/kernels.md for the points, the error, the blocking and what it reaches.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv.backends.cpu import threads
+from gpuconv.backends.cpu import gemm, threads
 from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, possible_forms
 from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel, products
+from gpuconv.dispatch import Call
 
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
-    from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
     Array = np.ndarray[Any, Any]
@@ -26,12 +28,53 @@ __all__ = ["cost", "pack", "run", "supports", "workspace"]
 
 _LEAST_CHANNELS = 16
 """Sums of fewer channels are too short for the bound on the error, and too few for the transforms to pay."""
-_STAGE = CALL.names.index("stage") if CALL.names else 0
+_MOST_PHASES = 64
+_SECONDS_OF_ONE = 1.2e-9
+"""An output's, where they lie too far apart to be written by vectors."""
+_W, _U, _STAGE = (CALL.names.index(name) for name in ("w", "u", "stage"))  # type: ignore[union-attr]
 
 
-def _correlation(call: Call) -> ConvProblem:
-    """Return the forward problem that computes the operation."""
-    return call.problem if call.operation == "forward" else call.problem.adjoint()
+class _Phase(NamedTuple):
+    """A share of the outputs that is a correlation of its own: all of them, unless the input is dilated."""
+
+    call: Call | None
+    """None where no tap meets these outputs."""
+    outputs: tuple[Any, ...]
+    taps: tuple[Any, ...]
+    """Indices of the last axes, after an ellipsis."""
+    is_transformed: bool
+    """Whether this algorithm computes it: `gemm` does where one tap is left."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _phases(call: Call) -> tuple[_Phase, ...]:
+    """Return the correlations of stride 1 that a transposed convolution is made of; one for a forward convolution."""
+    problem = call.problem if call.operation == "forward" else call.problem.adjoint()
+    if all(b == 1 for b in problem.input_dilation):
+        whole = Call(problem, "forward", call.dtype, call.precision)
+        return (_Phase(whole, (...,), (...,), bool(possible_forms(problem))),)
+    after = (slice(None),) * (problem.layout != "channels_first")
+    found = []
+    for axes in problem.all_phases:
+        outputs = (..., *(slice(axis.start, None, axis.step) for axis in axes), *after)
+        if not all(axis.taps for axis in axes):
+            found.append(_Phase(None, outputs, (), False))
+            continue
+        steps = [axis.taps[1][0] - axis.taps[0][0] if len(axis.taps) > 1 else 1 << 30 for axis in axes]
+        taps = (..., *(slice(axis.taps[0][0], None, step) for axis, step in zip(axes, steps, strict=True)))
+        dilation = [axis.taps[1][1] - axis.taps[0][1] if len(axis.taps) > 1 else 1 for axis in axes]
+        kernel = [len(axis.taps) for axis in axes]
+        padding = []
+        for axis, size, k, d in zip(axes, problem.spatial, kernel, dilation, strict=True):
+            before = -axis.taps[0][1]
+            padding.append((before, (axis.count - 1) * axis.advance + (k - 1) * d + 1 - size - before))
+        share = dataclasses.replace(
+            problem, kernel=tuple(kernel), stride=tuple(axis.advance for axis in axes), dilation=tuple(dilation),
+            input_dilation=(1,) * problem.rank, padding=tuple(padding),
+        )  # fmt: skip
+        part = Call(share, "forward", call.dtype, call.precision)
+        found.append(_Phase(part, outputs, taps, bool(possible_forms(share))))
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -45,27 +88,49 @@ def supports(call: Call, device: Device) -> str | None:
         return "precision='highest' excludes transforms"
     if call.operation != "forward" and call.problem.padding_mode != "zeros":
         return "the gradient of a border other than zeros is folded by direct"
-    problem = _correlation(call)
+    problem = call.problem if call.operation == "forward" else call.problem.adjoint()
     if problem.batch * problem.out_channels == 0:
         return "the result is empty"
-    if any(s > 1 for s in (*problem.stride, *problem.input_dilation)):
-        return "it needs a stride of 1"
-    if not possible_forms(problem):
-        return "it needs a kernel of 2 to 5 taps on one axis or, the same, on two"
     if problem.in_channels // problem.groups < _LEAST_CHANNELS:
         return f"it needs at least {_LEAST_CHANNELS} channels to sum over in each group"
+    if math.prod(problem.input_dilation) > _MOST_PHASES:
+        return f"it divides the outputs by stride into at most {_MOST_PHASES} phases"
+    phases = [phase for phase in _phases(call) if phase.call is not None]
+    if not any(phase.is_transformed for phase in phases):
+        return "it needs a kernel of 2 or more taps along one of the last two axes, after division by the stride"
+    if any(gemm.supports(phase.call, device) for phase in phases if phase.call is not None):
+        return "an axis has both a stride and an input dilation"
     return None
 
 
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
-    return geometry(_correlation(call), False).seconds
+    total = 0.0
+    for phase in _phases(call):
+        if phase.call is None:
+            continue
+        if not phase.is_transformed:
+            total += gemm.cost(phase.call, device)
+            continue
+        total += geometry(phase.call.problem, False).seconds
+    spread = call.problem.stride[-1] if call.operation != "forward" else call.problem.input_dilation[-1]
+    if spread > 2 and call.problem.layout == "channels_first":
+        # Written one by one.
+        total += math.prod(call.problem.shapes(call.operation)[2]) * _SECONDS_OF_ONE / device.threads
+    return total
 
 
 def workspace(call: Call) -> int:
     """Return the bytes of transformed weights and inputs and of all threads' scratch memory."""
-    g = geometry(_correlation(call), True)
-    return g.weight_bytes + g.input_bytes * g.split + g.scratch_bytes * min(g.tasks, threads.count())
+    weights, most = 0, 0
+    for phase in _phases(call):
+        if phase.call is not None and phase.is_transformed:
+            g = geometry(phase.call.problem, True)
+            weights += g.weight_bytes
+            most = max(most, g.input_bytes * g.split + g.scratch_bytes * min(g.tasks, threads.count()))
+        elif phase.call is not None:
+            most = max(most, gemm.workspace(phase.call))
+    return weights + most
 
 
 def _address(array: Array) -> int:
@@ -73,23 +138,29 @@ def _address(array: Array) -> int:
 
 
 def _operand(problem: ConvProblem, array: Array) -> list[int]:
-    """Return x's or y's address and the bytes between neighbours: batch, channel, y, x."""
+    """Return x's or y's address and the bytes between neighbours: batch, channel, z, y, x."""
     batch, *rest = array.strides if problem.batched else (0, *array.strides)
     channel = rest.pop(0 if problem.layout == "channels_first" else -1)
-    return [_address(array), batch, channel, *(0,) * (2 - problem.rank), *rest]
+    return [_address(array), batch, channel, *(0,) * (3 - problem.rank), *rest]
 
 
-def _weights(call: Call, w: Array) -> list[int]:
-    """Return w's address and the bytes between neighbours: group, output, channel, y, x of the correlation."""
-    problem = call.problem
+def _correlated(call: Call, w: Array) -> Array:
+    """Return the weights of the correlation that computes the operation."""
+    if call.operation == "forward":
+        return w
+    # The adjoint exchanges the channel axes within a group and turns the kernel around.
+    p = call.problem
+    inner = w.reshape(p.groups, p.out_channels // p.groups, p.in_channels // p.groups, *p.kernel).swapaxes(1, 2)
+    backwards: tuple[Any, ...] = (..., *(slice(None, None, -1),) * p.rank)
+    turned: Array = inner[backwards]
+    return turned[0] if p.groups == 1 else turned.reshape(p.in_channels, p.out_channels // p.groups, *p.kernel)
+
+
+def _weights(problem: ConvProblem, w: Array) -> list[int]:
+    """Return w's address and the bytes between neighbours: group, output, channel, z, y, x."""
     outputs, channels, *spatial = w.strides
-    address, group = _address(w), outputs * (problem.out_channels // problem.groups)
-    if call.operation != "forward":
-        # The adjoint exchanges the channel axes within a group and turns the kernel around.
-        outputs, channels = channels, outputs
-        address += sum((k - 1) * stride for k, stride in zip(problem.kernel, spatial, strict=True))
-        spatial = [-stride for stride in spatial]
-    return [address, group, outputs, channels, *(0,) * (2 - problem.rank), *spatial]
+    group = outputs * (problem.out_channels // problem.groups)
+    return [_address(w), group, outputs, channels, *(0,) * (3 - problem.rank), *spatial]
 
 
 _KEPT_BYTES = 128 << 20
@@ -117,45 +188,72 @@ def _line(memory: Array) -> int:
 
 
 def pack(call: Call, w: Array) -> Array:
-    """Return the transformed weights, which begin at a cache line."""
-    memory = np.empty(geometry(_correlation(call), True).weight_bytes + 64, np.uint8)
-    _transform(call, w, memory, geometry(_correlation(call), True))
+    """Return the transformed weights of all phases, each of which has room to begin at a cache line."""
+    sizes = _packed_sizes(call)
+    memory = np.empty(sum(sizes), np.uint8)
+    correlated, start = _correlated(call, w), 0
+    for phase, size in zip(_phases(call), sizes, strict=True):
+        if phase.call is not None and size:
+            g = geometry(phase.call.problem, True)
+            _transform(phase.call.problem, correlated[phase.taps], memory[start : start + size], g)
+        start += size
     return memory
 
 
-def _transform(call: Call, w: Array, memory: Array, g: Geometry) -> None:
+@functools.lru_cache(maxsize=1024)
+def _packed_sizes(call: Call) -> tuple[int, ...]:
+    return tuple(
+        geometry(phase.call.problem, True).weight_bytes + 64 if phase.call is not None and phase.is_transformed else 0
+        for phase in _phases(call)
+    )
+
+
+def _transform(problem: ConvProblem, w: Array, memory: Array, g: Geometry) -> None:
     words = g.words.copy()
-    words[10:20] = (*_weights(call, w), 0, 0, _line(memory), 0)
-    words[_STAGE] = WEIGHTS
+    words[_W : _W + 7] = _weights(problem, w)
+    words[_U], words[_STAGE] = _line(memory), WEIGHTS
     threads.run(kernel(g.form), words, g.weight_tasks, g.scratch_bytes, max(1, g.weight_tasks // 8))
 
 
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
-    problem = _correlation(call)
     if call.operation != "forward":
         x, y = y, x
+    sums_bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
+    phases, correlated = _phases(call), _correlated(call, w)
+    start = 0
+    for phase, size in zip(phases, _packed_sizes(call), strict=True):
+        part, mine = y[phase.outputs], None if packed is None else packed[start : start + size]
+        start += size
+        if phase.call is None:
+            across = call.problem.rank if call.problem.layout == "channels_first" else 0
+            part[...] = 0 if bias is None else bias.reshape(-1, *(1,) * across)
+        elif phase.is_transformed:
+            _correlate(phase.call.problem, x, correlated[phase.taps], part, sums_bias, mine)
+        else:
+            gemm.run(phase.call, x, correlated[phase.taps], part, bias)
+
+
+def _correlate(problem: ConvProblem, x: Array, w: Array, y: Array, bias: Array | None, packed: Array | None) -> None:
+    """Write the correlation of x into y."""
     g = geometry(problem, packed is not None)
     kept = []
     if packed is None and not g.transforms_inside:
         packed, _ = _aligned(g.weight_bytes)
         kept.append(packed)
-        _transform(call, w, packed, g)
+        _transform(problem, w, packed, g)
     v = 0
     if g.split:
         inputs, v = _aligned(g.input_bytes)
         kept.append(inputs)
     fill = np.array([problem.padding_value], np.float32)
-    sums_bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
     words = g.words.copy()
-    words[:20] = (
-        *_operand(problem, x), *_operand(problem, y), *_weights(call, w),
-        0 if sums_bias is None else _address(sums_bias), _address(fill), 0 if packed is None else _line(packed), v,
+    words[: _STAGE + 2] = (
+        *_operand(problem, x), *_operand(problem, y), *_weights(problem, w), 0 if bias is None else _address(bias),
+        _address(fill), 0 if packed is None else _line(packed), v, INPUTS, products(),
     )  # fmt: skip
-    words[_STAGE + 1] = products()
     code = kernel(g.form)
     if g.split:
-        words[_STAGE] = INPUTS
         threads.run(code, words, g.input_tasks, g.scratch_bytes, g.slice_tasks)
     words[_STAGE] = PRODUCTS if g.split else FUSED
     threads.run(code, words, g.tasks, g.scratch_bytes, g.slice_tasks)

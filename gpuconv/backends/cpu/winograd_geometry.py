@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Geometry", "geometry", "possible_forms"]
 
-_OUTPUTS = {2: (5, 3), 3: (4, 3, 2), 4: (3,), 5: (2,)}
+_OUTPUTS = {2: (5, 4, 3), 3: (4, 3, 2), 4: (3,), 5: (2,)}
 """Outputs along an axis that tiles may have, by the kernel's taps."""
 _LARGE_TILE_CHANNELS = 32
 """Channels below which the largest error of tiles with 36 products could pass that of a direct sum of the same
@@ -52,20 +52,48 @@ class Geometry(NamedTuple):
     transforms_inside: bool
     """Whether each transformed weight would be used once, so that the tasks transform them."""
     seconds: float
+    first_taps: Any
+    """Kept alive: `words` holds its address."""
+
+
+_LONG_TAPS = (3, 4)
+"""Taps of the parts that longer kernels are divided into."""
+_MOST_PARTS = 64
 
 
 def possible_forms(problem: ConvProblem) -> tuple[int, ...]:
     """Return the forms that compute a correlation; empty where none does."""
-    if problem.rank > 2:
+    (ky, kx), (sy, sx), (dy, dx) = ((1, *values)[-2:] for values in (problem.kernel, problem.stride, problem.dilation))
+    if any(k > 1 and s > 1 and d > 1 for k, s, d in ((ky, sy, dy), (kx, sx, dx))):
         return ()
-    ky, kx = (1, *problem.kernel)[-2:]
-    taps = max(ky, kx)
-    if taps not in _OUTPUTS or min(ky, kx) not in (1, taps):
-        return ()
-    if min(ky, kx) == 1:
-        return tuple(1100 + 10 * m + taps if ky == 1 else 1000 * m + 100 * taps + 11 for m in _OUTPUTS[taps])
-    is_long = problem.in_channels // problem.groups >= _LARGE_TILE_CHANNELS
-    return tuple(1010 * m + 101 * taps for m in _OUTPUTS[taps] if is_long or m + taps <= 6)
+    longest = max(-(-ky // sy), -(-kx // sx))
+    found: list[int] = []
+    for taps in (longest,) if longest in _OUTPUTS else _LONG_TAPS if longest > 1 else ():
+        if ky == 1:
+            found += (1100 + 10 * m + taps for m in _OUTPUTS[taps])
+        elif kx == 1:
+            found += (1000 * m + 100 * taps + 11 for m in _OUTPUTS[taps])
+        else:
+            is_long = problem.in_channels // problem.groups >= _LARGE_TILE_CHANNELS
+            found += (1010 * m + 101 * taps for m in _OUTPUTS[taps] if is_long or m + taps <= 6)
+    return tuple(form for form in found if len(_parts(problem, form)) <= _MOST_PARTS)
+
+
+def _parts(problem: ConvProblem, form: int) -> list[tuple[int, int, int]]:
+    """Return the first taps (z, y, x) of the parts of a kernel, those of the same y and x together.
+
+    With a stride, every stride-th tap of a plane's axis meets every stride-th input, which makes a part of stride 1;
+    a longer one is divided again. Each part is a correlation of its own, and their sum is taken of the products: to the
+    kernel they are further input channels.
+    """
+    kz, ky, kx = (1, 1, *problem.kernel)[-3:]
+
+    def first(kernel: int, stride: int, taps: int) -> list[int]:
+        return [t for phase in range(min(stride, kernel)) for t in range(phase, kernel, stride * taps)]
+
+    sy, sx = (1, *problem.stride)[-2:]
+    down, across = first(ky, sy, form // 100 % 10), first(kx, sx, form % 10)
+    return [(z, y, x) for y in down for x in across for z in range(kz)]
 
 
 def _tiles(outputs: int, dilation: int, m: int) -> int:
@@ -129,7 +157,9 @@ class _Sizes(NamedTuple):
     tiles_y: int
     tiles_x: int
     vectors: int
-    """Vectors of a group's input channels."""
+    """Vectors of a group's input channels in all parts."""
+    share: float
+    """Of all products, those that are made: parts of fewer taps need none at infinity."""
     blocks: int
     """Blocks of a group's output channels, two vectors each."""
 
@@ -154,13 +184,22 @@ class _Sizes(NamedTuple):
 
 def _sizes(problem: ConvProblem, form: int) -> _Sizes:
     down, across = forms(form)
-    my, mx = len(down.output), len(across.output)
-    out_y, out_x = (1, *problem.output)[-2:]
-    dy, dx = (1, *problem.dilation)[-2:]
+    my, mx, ny, nx = len(down.output), len(across.output), len(down.input), len(across.input)
+    ty, tx = len(down.weights[0]), len(across.weights[0])
+    out_z, out_y, out_x = (1, 1, *problem.output)[-3:]
+    # A kernel of one row or column has no inputs between it and the next.
+    dy, dx = (d if k > 1 else 1 for d, k in zip((1, *problem.dilation)[-2:], (1, *problem.kernel)[-2:], strict=True))
+    parts = _parts(problem, form)
+    (ky, kx), (sy, sx) = ((1, *values)[-2:] for values in (problem.kernel, problem.stride))
+    made = sum(
+        (ny - (i > 0 and -(-(ky - y) // sy) < ty)) * (nx - (i > 0 and -(-(kx - x) // sx) < tx))
+        for i, (_, y, x) in enumerate(parts)
+    )
     return _Sizes(
-        my, mx, len(down.input), len(across.input), len(down.weights[0]), len(across.weights[0]), out_y, out_x, dy, dx,
-        problem.batch, problem.groups, _tiles(out_y, dy, my), _tiles(out_x, dx, mx),
-        -(-problem.in_channels // problem.groups // LANES), -(-problem.out_channels // problem.groups // (2 * LANES)),
+        my, mx, ny, nx, ty, tx, out_y, out_x, dy, dx,
+        problem.batch * out_z, problem.groups, _tiles(out_y, dy, my), _tiles(out_x, dx, mx),
+        len(parts) * -(-problem.in_channels // problem.groups // LANES), made / (ny * nx * len(parts)),
+        -(-problem.out_channels // problem.groups // (2 * LANES)),
     )  # fmt: skip
 
 
@@ -183,7 +222,7 @@ def _division(s: _Sizes, most: int, split: bool, packed: bool, workers: int) -> 
     inputs, outputs = s.vectors * LANES, s.blocks * 2 * LANES
     weights = s.products * s.groups * inputs * outputs
     first = s.products * total * inputs * rates.transform
-    then = 2.0 * weights * total / s.groups / rates.flops + s.products * total * outputs * rates.transform
+    then = 2.0 * weights * s.share * total / s.groups / rates.flops + s.products * total * outputs * rates.transform
     if inside:
         then += weights * rates.weights
     else:
@@ -226,13 +265,28 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
         c[f"block_{name}"] = value
     for name, value in zip(("n", "y", "x"), s.along(block), strict=True):
         c[f"blocks_{name}"] = value
-    chunk = min(vectors, _RESTART // LANES)
+    parts = _parts(problem, form)
+    kz, ky, kx = (1, 1, *problem.kernel)[-3:]
+    together = kz * vectors // len(parts)
+    # Parts that lack some products are not summed together with others.
+    chunk = next(n for n in range(min(vectors, _RESTART // LANES), 0, -1) if together == vectors or together % n == 0)
+    first_taps = np.array(parts, np.int64)
     fields = {
-        "channels": channels, "outputs": outputs, "vectors": vectors, "chunk": chunk, "groups": problem.groups,
-        "batch": problem.batch, "mode": problem.mode_code, "dilation_y": dy, "dilation_x": dx, "out_y": out_y,
-        "out_x": out_x, "tiles_y": tiles_y, "tiles_x": tiles_x, "size_y": 1,
+        "channels": channels, "outputs": outputs, "vectors": vectors, "part_vectors": vectors // len(parts),
+        "chunk": chunk, "groups": problem.groups, "batch": s.batch, "parts": len(parts),
+        "first_taps": first_taps.ctypes.data, "parts_together": kz, "kernel_z": kz, "kernel_y": ky, "kernel_x": kx,
+        "mode": problem.mode_code, "dilation_y": dy, "dilation_x": dx, "out_y": out_y, "out_x": out_x,
+        "tiles_y": tiles_y, "tiles_x": tiles_x, "size_y": 1, "size_z": 1,
     }  # fmt: skip
-    for name, (low, high), (before, _) in zip("xy", reversed(problem.cropped), reversed(problem.padding), strict=False):
+    for name, size, stride, dilation in zip(
+        "zyx", (1, 1, *problem.output)[-3:], (1, 1, *problem.stride)[-3:], (1, 1, *problem.dilation)[-3:], strict=True
+    ):
+        fields |= {f"out_{name}": size, f"stride_{name}": stride}
+        if name == "z":
+            fields["dilation_z"] = dilation
+    for name, (low, high), (before, _) in zip(
+        "xyz", reversed(problem.cropped), reversed(problem.padding), strict=False
+    ):
         fields |= {f"low_{name}": low, f"size_{name}": high - low}
         # Negative padding has cropped already.
         fields[f"pad_{name}"] = max(before, 0)
@@ -270,7 +324,7 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
     return Geometry(
         c.reshape(1).view(np.int64), form, split, problem.groups * blocks_k * -(-vectors // chunk),
         number * vectors if split else 0, tasks, _round(offset, 64), max(1, int(_TASK_FLOPS / max(flops, 1))),
-        problem.groups * fields["u_group"], number * fields["v_block"] if split else 0, inside, seconds,
+        problem.groups * fields["u_group"], number * fields["v_block"] if split else 0, inside, seconds, first_taps,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.simd import load, store
+from gpuconv.backends.cpu.simd import load, read, store
 from gpuconv.backends.cpu.winograd_tiles import (
     LANES,
     VECTOR,
@@ -31,9 +31,11 @@ from gpuconv.backends.cpu.winograd_tiles import (
     output_tile,
     transform_weights,
     transpose,
+    transpose_evens,
     transpose_part,
     transpose_part_rows,
     transpose_rows,
+    transpose_rows_apart,
 )
 from gpuconv.boundary import source_index
 
@@ -46,20 +48,24 @@ def _record(names: str) -> np.dtype[Any]:
 
 CALL = _record(
     # the arrays, the bytes between neighbours along each of their axes, and the transformed weights and inputs
-    "x xn xc xy xx y yn yc yy yx w wg wo wc wy wx bias fill u v stage multiply "
-    # channels and outputs of one group; vectors of channels, in all and in a chunk that is summed apart
-    "channels outputs vectors chunk groups batch "
+    "x xn xc xz xy xx y yn yc yz yy yx w wg wo wc wz wy wx bias fill u v stage multiply "
+    # channels and outputs of one group; vectors of channels, in all parts, in one and in a chunk that is summed apart
+    "channels outputs vectors part_vectors chunk groups batch "
+    # the kernel's parts: their number, the address of their first taps (z, y, x), and how many share y and x
+    "parts first_taps parts_together kernel_z kernel_y kernel_x stride_z stride_y stride_x "
     # border: mode, the range of inputs that negative padding leaves, the padding before
-    "mode low_y low_x size_y size_x pad_y pad_x dilation_y dilation_x "
+    "mode low_z low_y low_x size_z size_y size_x pad_z pad_y pad_x dilation_z dilation_y dilation_x "
     # outputs, tiles in all and in a block
-    "out_y out_x tiles_y tiles_x block_n block_y block_x blocks_n blocks_y blocks_x "
+    "out_z out_y out_x tiles_y tiles_x block_n block_y block_x blocks_n blocks_y blocks_x "
     # tile rows whose outputs are written together
     "written "
     # bytes: of scratch parts, of what is repeated
     "in_pitch columns_offset columns_pitch v_offset m_offset pixels_offset edge_offset u_offset taps_offset "
     "v_step v_block m_step u_step u_block u_group u_scratch_step"
 )
-"""One call; the first 22 fields belong to the caller's arrays, the stage and the function for products."""
+"""One call; the fields up to `multiply` belong to the caller's arrays, the stage and the function for products.
+
+An image is a plane of outputs: `batch` counts those of all depths."""
 
 WEIGHTS, INPUTS, PRODUCTS, FUSED = range(4)
 
@@ -85,65 +91,90 @@ def _panel(tile, tiles):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
+def _first_tap(p, part, axis):  # type: ignore[no-untyped-def]
+    """Return the first tap of a part along axis 0 to 2: z, y or x."""
+    return read(p.first_taps + (3 * part + axis) * 8)
+
+
+@njit(error_model="numpy")
+def _taps(first, kernel, stride, most):  # type: ignore[no-untyped-def]
+    """Return the taps of a part along an axis: every `stride`-th from its first on."""
+    return min(most, (kernel - first + stride - 1) // stride)
+
+
+@njit(error_model="numpy")
 def _read_pixels(p, to, source, count, channels):  # type: ignore[no-untyped-def]
-    """Copy `count` pixels of an input row to neighbouring vectors."""
-    if p.xx == 4 and channels == LANES and count >= LANES:
+    """Copy `count` pixels of an input row, every `stride_x`-th, to neighbouring vectors."""
+    if p.stride_x == 2 and p.xx == 4:
+        for i in range(0, count, LANES):
+            transpose_evens(to + i * VECTOR, source + 8 * i, p.xc, channels, min(LANES, count - i))
+        return
+    step = p.stride_x * p.xx
+    if step == 4 and channels == LANES and count >= LANES:
         whole = count // LANES
         transpose(to, source, p.xc, whole, p.xy)
         if whole * LANES < count:
             last = count - LANES
             transpose(to + last * VECTOR, source + 4 * last, p.xc, 1, p.xy)
         return
-    if p.xx == 4:
+    if step == 4:
         for i in range(0, count, LANES):
             transpose_part(to + i * VECTOR, source + 4 * i, p.xc, channels, min(LANES, count - i))
         return
     if channels < LANES:
         fill_pixels(to, count, np.float32(0))
     if p.xc == 4:
-        copy_pixels(to, VECTOR, source, p.xx, count, channels)
+        copy_pixels(to, VECTOR, source, step, count, channels)
     else:
         for i in range(count):
-            gather_pixel(to + i * VECTOR, source + i * p.xx, p.xc, channels)
+            gather_pixel(to + i * VECTOR, source + i * step, p.xc, channels)
 
 
 @njit(error_model="numpy")
-def _pack(p, x, channels, y0, rows, x0, columns, to):  # type: ignore[no-untyped-def]
-    """Copy a window of one image's vector of channels to pixels, borders filled in."""
+def _pack(p, x, z, channels, y0, rows, x0, columns, to):  # type: ignore[no-untyped-def]
+    """Copy a window of a plane's vector of channels to pixels, borders filled in; z below 0 is a plane of the border.
+
+    The window begins at (y0, x0) and takes every `stride_y`-th row and every `stride_x`-th column.
+    """
     fill = load(p.fill, 0, 0)
-    inner = min(max(-x0, 0), columns)
-    outer = min(max(p.size_x - x0, inner), columns)
+    inner = min(max((p.stride_x - 1 - x0) // p.stride_x, 0), columns)
+    outer = min(max((p.size_x - x0 + p.stride_x - 1) // p.stride_x, inner), columns)
     for i in range(rows):
         row = to + i * p.in_pitch
-        at = _source_index(p.mode, y0 + i, p.size_y)
-        if at < 0:
+        at = _source_index(p.mode, y0 + i * p.stride_y, p.size_y)
+        if at < 0 or z < 0:
             fill_pixels(row, columns, fill)
             continue
-        start = x + (at + p.low_y) * p.xy + p.low_x * p.xx
-        _read_pixels(p, row + inner * VECTOR, start + (x0 + inner) * p.xx, outer - inner, channels)
+        start = x + (z + p.low_z) * p.xz + (at + p.low_y) * p.xy + p.low_x * p.xx
+        _read_pixels(p, row + inner * VECTOR, start + (x0 + inner * p.stride_x) * p.xx, outer - inner, channels)
         if p.mode == 0:
             fill_pixels(row, inner, fill)
             fill_pixels(row + outer * VECTOR, columns - outer, fill)
             continue
         for j in range(columns):
             if j < inner or j >= outer:
-                at = start + _source_index(p.mode, x0 + j, p.size_x) * p.xx
+                at = start + _source_index(p.mode, x0 + j * p.stride_x, p.size_x) * p.xx
                 fill_pixels(row + j * VECTOR, 1, fill)
                 gather_pixel(row + j * VECTOR, at, p.xc, channels)
 
 
 @njit(error_model="numpy")
 def _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form):  # type: ignore[no-untyped-def]
-    """Transform one vector of channels of a block's tiles into v."""
+    """Transform one vector of one part's channels of a block's tiles into v."""
     n0, images, r0, rows, q0, columns = b
-    channels = min(LANES, p.channels - vector * LANES)
+    part, channel = vector // p.part_vectors, vector % p.part_vectors * LANES
+    channels = min(LANES, p.channels - channel)
     y0, x0 = _origin(r0, p.dilation_y, my), _origin(q0, p.dilation_x, mx)
     height = _origin(r0 + rows - 1, p.dilation_y, my) + p.dilation_y * (ny - 1) + 1 - y0
     width = _origin(q0 + columns - 1, p.dilation_x, mx) + p.dilation_x * (nx - 1) + 1 - x0
+    first_y = y0 * p.stride_y + _first_tap(p, part, 1) * p.dilation_y - p.pad_y
+    first_x = x0 * p.stride_x + _first_tap(p, part, 2) * p.dilation_x - p.pad_x
+    first_z = _first_tap(p, part, 0) * p.dilation_z - p.pad_z
     tiles, transformed = images * rows * columns, scratch + p.columns_offset
     for image in range(images):
-        x = p.x + (n0 + image) * p.xn + (group * p.channels + vector * LANES) * p.xc
-        _pack(p, x, channels, y0 - p.pad_y, height, x0 - p.pad_x, width, scratch)
+        x = p.x + (n0 + image) // p.out_z * p.xn + (group * p.channels + channel) * p.xc
+        z = _source_index(p.mode, (n0 + image) % p.out_z * p.stride_z + first_z, p.size_z)
+        _pack(p, x, z, channels, first_y, height, first_x, width, scratch)
         for r in range(rows):
             first = scratch + (_origin(r0 + r, p.dilation_y, my) - y0) * p.in_pitch
             input_columns(transformed, p.columns_pitch, first, p.dilation_y * p.in_pitch, width, form)
@@ -167,7 +198,8 @@ def _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form):  #
 def _transform_weights(p, group, block, first, vectors, u, u_step, taps, products, ty, tx, form):  # type: ignore[no-untyped-def]
     """Transform the weights of some vectors of input channels for one block of output channels."""
     count, taps_step, first_tap = ty * tx, VECTOR, taps
-    are_taps_dense = abs(p.wx) == 4 and p.wy == tx * p.wx
+    is_whole = p.stride_y == 1 and p.stride_x == 1 and p.kernel_y == ty and p.kernel_x == tx
+    are_taps_dense = is_whole and abs(p.wx) == 4 and p.wy == tx * p.wx
     if are_taps_dense and p.wx < 0:
         # The adjoint's kernel is turned around: its taps are read forwards, and used backwards.
         taps_step, first_tap = -VECTOR, taps + (count - 1) * VECTOR
@@ -175,10 +207,12 @@ def _transform_weights(p, group, block, first, vectors, u, u_step, taps, product
         output = (2 * block + half) * LANES
         outputs = min(LANES, p.outputs - output)
         for vector in range(vectors):
-            channel = (first + vector) * LANES
+            part, channel = (first + vector) // p.part_vectors, (first + vector) % p.part_vectors * LANES
             channels = min(LANES, p.channels - channel) if outputs > 0 else 0
             to = u + (vector * LANES * 2 + half) * VECTOR
+            tap_y, tap_x = _first_tap(p, part, 1), _first_tap(p, part, 2)
             w = p.w + group * p.wg + output * p.wo + channel * p.wc
+            w += _first_tap(p, part, 0) * p.wz + tap_y * p.wy + tap_x * p.wx
             if channels > 0 and are_taps_dense and p.wx > 0 and p.wc == 4 * count:
                 elements = channels * count
                 whole = elements // LANES if outputs == LANES else 0
@@ -193,11 +227,12 @@ def _transform_weights(p, group, block, first, vectors, u, u_step, taps, product
                         transpose_part(to_taps, at + 4 * i, p.wo, outputs, min(LANES, count - i))
             elif channels > 0:
                 fill_pixels(taps, channels * count, np.float32(0))
+                step_y, step_x = p.stride_y * p.wy, p.stride_x * p.wx
                 for c in range(channels):
-                    for i in range(ty):
-                        for j in range(tx):
+                    for i in range(_taps(tap_y, p.kernel_y, p.stride_y, ty)):
+                        for j in range(_taps(tap_x, p.kernel_x, p.stride_x, tx)):
                             at = taps + ((c * ty + i) * tx + j) * VECTOR
-                            gather_pixel(at, w + c * p.wc + i * p.wy + j * p.wx, p.wo, outputs)
+                            gather_pixel(at, w + c * p.wc + i * step_y + j * step_x, p.wo, outputs)
             transform_weights(to, u_step, first_tap, taps_step, channels, 2 * VECTOR, form)
             for c in range(max(channels, 0), LANES):
                 for product in range(products):
@@ -205,12 +240,20 @@ def _transform_weights(p, group, block, first, vectors, u, u_step, taps, product
 
 
 @njit(error_model="numpy")
-def _multiply_all(p, b, group, block, v, scratch, products, ty, tx, form):  # type: ignore[no-untyped-def]
+def _multiply_all(p, b, group, block, v, scratch, ny, ty, nx, tx, form):  # type: ignore[no-untyped-def]
     """Sum the products of a block of tiles and a block of output channels."""
+    products = ny * nx
     tiles = b[1] * b[3] * b[5]
     m = scratch + p.m_offset
+    panels = (tiles + _MOST - 1) // _MOST
+    lines = (7 + panels) // panels
+    together = p.parts_together * p.part_vectors
     for first in range(0, p.vectors, p.chunk):
         vectors = min(p.chunk, p.vectors - first)
+        # Parts after the first that lack the last tap of an axis: their weights at infinity are 0.
+        part = first // together * p.parts_together
+        lacks_y = part > 0 and _taps(_first_tap(p, part, 1), p.kernel_y, p.stride_y, ty) < ty
+        lacks_x = part > 0 and _taps(_first_tap(p, part, 2), p.kernel_x, p.stride_x, tx) < tx
         if p.u == 0:
             u, u_step = scratch + p.u_offset, p.u_scratch_step
             _transform_weights(
@@ -218,9 +261,9 @@ def _multiply_all(p, b, group, block, v, scratch, products, ty, tx, form):  # ty
             )
         else:
             u, u_step = p.u + group * p.u_group + block * p.u_block + first * LANES * 2 * VECTOR, p.u_step
-        panels = (tiles + _MOST - 1) // _MOST
-        lines = (7 + panels) // panels
         for product in range(products):
+            if (lacks_y and product // nx == ny - 1) or (lacks_x and product % nx == nx - 1):
+                continue
             tile = 0
             while tile < tiles:
                 start, height = _panel(tile, tiles)
@@ -239,28 +282,32 @@ def _multiply_all(p, b, group, block, v, scratch, products, ty, tx, form):  # ty
 
 
 @njit(error_model="numpy")
-def _sum_directly(p, image, group, output, y, x, ty, tx):  # type: ignore[no-untyped-def]
+def _sum_directly(p, image, group, output, y, x):  # type: ignore[no-untyped-def]
     """Return one output by its definition."""
     total = np.float32(0)
     if p.bias != 0:
         total = load(p.bias + (group * p.outputs + output) * 4, 0, 0)
+    z0, y0, x0 = image % p.out_z * p.stride_z - p.pad_z, y * p.stride_y - p.pad_y, x * p.stride_x - p.pad_x
     for c in range(p.channels):
-        plane = p.x + image * p.xn + (group * p.channels + c) * p.xc
+        volume = p.x + image // p.out_z * p.xn + (group * p.channels + c) * p.xc
         w = p.w + group * p.wg + output * p.wo + c * p.wc
-        for i in range(ty):
-            row = _source_index(p.mode, y + i * p.dilation_y - p.pad_y, p.size_y)
-            for j in range(tx):
-                column = _source_index(p.mode, x + j * p.dilation_x - p.pad_x, p.size_x)
-                if row < 0 or column < 0:
-                    value = load(p.fill, 0, 0)
-                else:
-                    value = load(plane + (row + p.low_y) * p.xy + (column + p.low_x) * p.xx, 0, 0)
-                total += value * load(w + i * p.wy + j * p.wx, 0, 0)
+        for k in range(p.kernel_z):
+            plane = _source_index(p.mode, z0 + k * p.dilation_z, p.size_z)
+            for i in range(p.kernel_y):
+                row = _source_index(p.mode, y0 + i * p.dilation_y, p.size_y)
+                for j in range(p.kernel_x):
+                    column = _source_index(p.mode, x0 + j * p.dilation_x, p.size_x)
+                    if plane < 0 or row < 0 or column < 0:
+                        value = load(p.fill, 0, 0)
+                    else:
+                        at = (plane + p.low_z) * p.xz + (row + p.low_y) * p.xy + (column + p.low_x) * p.xx
+                        value = load(volume + at, 0, 0)
+                    total += value * load(w + k * p.wz + i * p.wy + j * p.wx, 0, 0)
     return total
 
 
 @njit(error_model="numpy")
-def _repair(p, pixels, image, group, output, outputs, y0, rows, x0, columns, ty, tx):  # type: ignore[no-untyped-def]
+def _repair(p, pixels, image, group, output, outputs, y0, rows, x0, columns):  # type: ignore[no-untyped-def]
     """Compute the outputs that are not finite by their definition: a transform spreads a NaN over its tile."""
     for i in range(rows):
         for j in range(columns):
@@ -269,7 +316,7 @@ def _repair(p, pixels, image, group, output, outputs, y0, rows, x0, columns, ty,
                 value = load(at, 0, 0)
                 if value - value != 0:
                     y = y0 + i * p.dilation_y
-                    store(at, _sum_directly(p, image, group, output + k, y, x0 + j, ty, tx), 0, 0)
+                    store(at, _sum_directly(p, image, group, output + k, y, x0 + j), 0, 0)
 
 
 @njit(error_model="numpy")
@@ -294,6 +341,9 @@ def _write_pixels(p, y, source, count, outputs):  # type: ignore[no-untyped-def]
             return
         for i in range(0, count, LANES):
             transpose_part_rows(y + 4 * i, p.yc, outputs, min(LANES, count - i), source + i * VECTOR)
+    elif p.yx == 8:
+        for i in range(0, count, LANES):
+            transpose_rows_apart(y + 8 * i, p.yc, outputs, min(LANES, count - i), source + i * VECTOR)
     elif p.yc == 4:
         copy_pixels(y, p.yx, source, VECTOR, count, outputs)
     else:
@@ -303,7 +353,7 @@ def _write_pixels(p, y, source, count, outputs):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
-def _write_outputs(p, b, group, block, scratch, my, mx, ty, tx, form):  # type: ignore[no-untyped-def]
+def _write_outputs(p, b, group, block, scratch, my, mx, form):  # type: ignore[no-untyped-def]
     """Transform the products of a block of tiles and a block of output channels, and write the outputs."""
     n0, images, r0, rows, q0, columns = b
     x0, edge = _origin(q0, p.dilation_x, mx), scratch + p.edge_offset
@@ -321,7 +371,8 @@ def _write_outputs(p, b, group, block, scratch, my, mx, ty, tx, form):  # type: 
         if p.bias != 0:
             gather_pixel(bias, p.bias + (group * p.outputs + output) * 4, 4, outputs)
         for image in range(images):
-            corner = p.y + (n0 + image) * p.yn + (group * p.outputs + output) * p.yc + x0 * p.yx
+            corner = p.y + (n0 + image) // p.out_z * p.yn + (n0 + image) % p.out_z * p.yz + x0 * p.yx
+            corner += (group * p.outputs + output) * p.yc
             for r in range(0, rows, p.written):
                 together = min(p.written, rows - r)
                 y0 = _origin(r0 + r, p.dilation_y, my)
@@ -346,7 +397,7 @@ def _write_outputs(p, b, group, block, scratch, my, mx, ty, tx, form):  # type: 
                                 inside, LANES,
                             )  # fmt: skip
                 if not _is_finite(total):
-                    _repair(p, pixels, n0 + image, group, output, outputs, y0, lines, x0, width, ty, tx)
+                    _repair(p, pixels, n0 + image, group, output, outputs, y0, lines, x0, width)
                 step = p.dilation_y * p.yy
                 if step == width * p.yx:
                     _write_pixels(p, corner + y0 * p.yy, pixels, lines * width, outputs)
@@ -426,7 +477,7 @@ def _compiled(form: int, my: int, ny: int, ty: int, mx: int, nx: int, tx: int, v
             for vector in range(p.vectors):
                 _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form)
         for block in range(begin, end):
-            _multiply_all(p, b, group, block, v, scratch, products, ty, tx, form)
-            _write_outputs(p, b, group, block, scratch, my, mx, ty, tx, form)
+            _multiply_all(p, b, group, block, v, scratch, ny, ty, nx, tx, form)
+            _write_outputs(p, b, group, block, scratch, my, mx, form)
 
     return convolve

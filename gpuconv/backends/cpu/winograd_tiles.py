@@ -44,9 +44,11 @@ __all__ = [
     "output_tile",
     "transform_weights",
     "transpose",
+    "transpose_evens",
     "transpose_part",
     "transpose_part_rows",
     "transpose_rows",
+    "transpose_rows_apart",
 ]
 
 _F32 = CODES["float32"]
@@ -295,6 +297,59 @@ def transpose_part_rows(typingctx: Any, to: Any, to_step: Any, rows: Any, count:
         for r, vector in enumerate(_transposed(builder, vectors)):
             with builder.if_then(builder.icmp_signed("<", constant(r), rows)):
                 _store_part(builder, vector, _plus(builder, to, to_step, r), mask)
+        return context.get_dummy_value()
+
+    return types.void(*[_I64] * 5), codegen
+
+
+@intrinsic
+def transpose_evens(typingctx: Any, to: Any, source: Any, step: Any, rows: Any, count: Any) -> Any:
+    """Transpose every second element, `count` of them, of each of `rows` rows into pixels, as `transpose_part` does.
+
+    Nothing beyond the last element is read.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, source, step, rows, count = args
+        wanted, last = builder.sub(builder.mul(count, constant(2)), constant(1)), builder.sub(rows, constant(1))
+        # Elements 0 to n - 1 and n - 1 to 2n - 2: the even ones of the first, and the odd places of the second.
+        masks = _mask(builder, wanted), _mask(builder, builder.sub(wanted, constant(LANES - 1)))
+        order = list(range(0, LANES, 2)) + list(range(LANES + 1, 2 * LANES, 2))
+        evens = ir.Constant(ir.VectorType(_I32, LANES), order)
+        vectors = []
+        for r in range(LANES):
+            row = builder.select(builder.icmp_signed("<", constant(r), rows), constant(r), last)
+            at = builder.add(source, builder.mul(row, step))
+            low = _load_part(builder, at, masks[0])
+            high = _load_part(builder, builder.add(at, constant(4 * (LANES - 1))), masks[1])
+            vectors.append(builder.shuffle_vector(low, high, evens))
+        for r, vector in enumerate(_transposed(builder, vectors)):
+            _store(builder, vector, builder.add(to, constant(r * VECTOR)))
+        return context.get_dummy_value()
+
+    return types.void(*[_I64] * 5), codegen
+
+
+@intrinsic
+def transpose_rows_apart(typingctx: Any, to: Any, to_step: Any, rows: Any, count: Any, source: Any) -> Any:
+    """Transpose `count` pixels into every second place of `rows` rows; LANES pixels are read."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, to_step, rows, count, source = args
+        vectors = [_load(builder, builder.add(source, constant(r * VECTOR))) for r in range(LANES)]
+        index = ir.VectorType(_I32, LANES)
+        masks, orders = [], []
+        for half in range(2):
+            places = ir.Constant(index, [(half * LANES + i) // 2 if i % 2 == 0 else 1 << 20 for i in range(LANES)])
+            wanted = broadcast(builder, builder.trunc(count, _I32), LANES)
+            masks.append(builder.icmp_signed("<", places, wanted))
+            orders.append(ir.Constant(index, [(half * LANES + i) // 2 for i in range(LANES)]))
+        for r, vector in enumerate(_transposed(builder, vectors)):
+            with builder.if_then(builder.icmp_signed("<", constant(r), rows)):
+                for half in range(2):
+                    spread = builder.shuffle_vector(vector, vector, orders[half])
+                    place = _plus(builder, builder.add(to, constant(half * VECTOR)), to_step, r)
+                    _store_part(builder, spread, place, masks[half])
         return context.get_dummy_value()
 
     return types.void(*[_I64] * 5), codegen
