@@ -129,6 +129,91 @@ def test_other_kernels(kernel: tuple[int, ...]) -> None:
     assert np.linalg.norm(result - exact) <= 1e-6 * np.linalg.norm(exact)
 
 
+PARTS = (
+    # a sum of parts: strides, kernels of many taps, depth; and transposed, phases of the outputs
+    ((2, 18, 10, 13), (33, 18, 3, 3), {"padding": 1, "stride": 2}),
+    ((1, 17, 12, 40), (20, 17, 5, 6), {"padding": (2, 1), "stride": (1, 2)}),
+    ((1, 66, 11, 9), (16, 66, 7, 7), {"padding": 3, "stride": 2}),
+    ((1, 17, 9, 12), (20, 17, 7, 6), {"padding": 2}),
+    ((1, 17, 9, 20), (20, 17, 3, 5), {"padding": 2, "dilation": (2, 1)}),
+    ((2, 17, 50), (20, 17, 9), {"padding": ((7, 1),), "stride": 3}),
+    ((2, 20, 37), (36, 20, 7), {"padding": 9, "dilation": 3}),
+    ((2, 17, 40), (18, 17, 16), {"padding": 4, "stride": 8}),
+    ((2, 18, 4, 7, 9), (20, 18, 3, 3, 3), {"padding": 1}),
+    ((1, 40, 5, 6, 8), (34, 20, 2, 3, 3), {"padding": 1, "stride": (2, 1, 2), "dilation": (2, 1, 1), "groups": 2}),
+    ((1, 17, 3, 8, 20), (20, 17, 3, 1, 3), {"padding": (1, 0, 1), "stride": (1, 2, 1)}),
+)
+
+
+@pytest.mark.parametrize("operation", ["forward", "transposed", "input_gradient"])
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("number", range(len(PARTS)))
+def test_parts_and_phases(number: int, layout: str, operation: str) -> None:
+    x, w, keywords = PARTS[number]
+    if layout == "channels_last":
+        x = (x[0], *x[2:], x[1])
+    call = call_of(x, w, operation, layout=layout, **keywords)
+    assert ENGINE.takes(call), ENGINE.reason(call)
+    limit = limit_of(call.problem, operation)
+    for strided in (False, True):
+        actual = compute(ENGINE, call, "parts", bias=strided, strided=strided)
+        assert_close(actual, expected(call, "parts", bias=strided), limit, str(keywords))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_borders_of_parts(mode: str) -> None:
+    for x, w, keywords in (
+        ((1, 16, 9, 12), (17, 16, 3, 5), {"padding": (2, 3), "stride": 2}),
+        ((1, 16, 20, 15), (17, 16, 3, 3), {"padding": ((-1, 3), (4, -6)), "stride": (2, 1)}),
+        ((1, 16, 3, 4, 7), (17, 16, 3, 3, 3), {"padding": (2, 1, 3)}),
+    ):
+        call = call_of(x, w, padding_mode=mode, **keywords)
+        limit = limit_of(call.problem, "forward")
+        assert_close(compute(ENGINE, call, mode), expected(call, mode), limit, mode)
+
+
+@pytest.mark.parametrize("number", range(len(PARTS)))
+def test_special_values_in_parts(number: int) -> None:
+    x_shape, w_shape, keywords = PARTS[number]
+    for operation in ("forward", "transposed"):
+        call = call_of(x_shape, w_shape, operation, **keywords)
+        generator = rng(f"parts {number}")
+        x, w = (random_array(shape, "float32", generator) for shape in call.problem.shapes(operation)[:2])
+        for place, value in zip(generator.integers(0, x.size, 2), (math.nan, math.inf), strict=True):
+            x.reshape(-1)[place] = value
+        with np.errstate(all="ignore"):
+            wanted = makes(call, x, w)
+        out = np.zeros(wanted.shape, "f")
+        ENGINE.write(call, x, w, out)
+        assert_same_specials(out, wanted, operation)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "keywords"),
+    [((3, 3), {"stride": 2}), ((7,), {}), ((7, 7), {}), ((3, 3, 3), {}), ((5, 5), {"stride": 2})],
+    ids=str,
+)
+def test_the_error_of_parts(kernel: tuple[int, ...], keywords: dict[str, Any]) -> None:
+    generator = rng(f"error {kernel}")
+    x = generator.standard_normal((1, 200, *(9, 14, 21)[-len(kernel) :])).astype("f")
+    w = generator.standard_normal((40, 200, *kernel)).astype("f")
+    convolve = getattr(gpuconv, f"conv{len(kernel)}d")
+    exact = convolve(x.astype("d"), w.astype("d"), **keywords)
+    result = convolve(x, w, algorithm="winograd", backend="cpu", **keywords)
+    assert np.linalg.norm(result - exact) <= 1e-6 * np.linalg.norm(exact)
+
+
+def test_a_plan_of_phases_gives_the_same_numbers() -> None:
+    for kernel in ((4, 4), (3, 3), (1, 3)):
+        call = call_of((1, 40, 15, 15), (24, 40, *kernel), "transposed", stride=2)
+        generator = rng("plan of phases")
+        y, w = (random_array(shape, "float32", generator) for shape in call.problem.shapes("transposed")[:2])
+        first, second = (np.full(call.problem.x_shape, np.nan, "f") for _ in range(2))
+        winograd.run(call, first, w, y)
+        winograd.run(call, second, w, y, None, winograd.pack(call, w))
+        np.testing.assert_array_equal(first, second)
+
+
 @pytest.mark.parametrize("array", ["x", "w"])
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_special_values_reach_their_receptive_field_only(form: int, array: str, dilation: int) -> None:
@@ -194,8 +279,9 @@ def test_reasons() -> None:
         (Call(square, "forward", "float32", "highest"), "precision"),
         (Call(square, "forward", "float64"), "float32"),
         (Call(square, "weight_gradient", "float32"), "weight"),
-        (Call(ConvProblem.make((1, 32, 9, 9), (32, 32, 3, 3), stride=2), "forward", "float32"), "stride"),
-        (Call(ConvProblem.make((1, 32, 9, 9), (32, 32, 7, 7)), "forward", "float32"), "kernel"),
+        (Call(ConvProblem.make((1, 32, 9, 9), (32, 32, 3, 3), stride=3), "forward", "float32"), "kernel"),
+        (Call(ConvProblem.make((1, 32, 99, 99), (32, 32, 40, 40)), "forward", "float32"), "kernel"),
+        (Call(ConvProblem.make((1, 32, 9, 9), (32, 32, 2, 2), stride=2), "transposed", "float32"), "kernel"),
         (Call(ConvProblem.make((0, 32, 9, 9), (32, 32, 3, 3)), "forward", "float32"), "empty"),
         (Call(ConvProblem.make((1, 32, 9, 9), (0, 32, 3, 3)), "input_gradient", "float32"), "channels"),
         (Call(ConvProblem.make((1, 8, 9, 9), (32, 8, 3, 3)), "forward", "float32"), "channels"),

@@ -314,7 +314,10 @@ def _borrow(kept: list[tuple[Array, int]], size: int) -> tuple[Array, int]:
         memory = kept.pop()
     except IndexError:
         return _aligned(size)
-    return memory if memory[0].nbytes >= size else _aligned(size)
+    if memory[0].nbytes >= size:
+        return memory
+    del memory  # before more is taken
+    return _aligned(size)
 
 
 def run(

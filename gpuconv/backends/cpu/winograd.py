@@ -125,9 +125,10 @@ def workspace(call: Call) -> int:
     weights, most = 0, 0
     for phase in _phases(call):
         if phase.call is not None and phase.is_transformed:
-            g = geometry(phase.call.problem, True)
-            weights += g.weight_bytes
-            most = max(most, g.input_bytes * g.split + g.scratch_bytes * min(g.tasks, threads.count()))
+            weights += geometry(phase.call.problem, True).weight_bytes
+            for packed in (True, False):
+                g = geometry(phase.call.problem, packed)
+                most = max(most, g.input_bytes * g.split + g.scratch_bytes * min(g.tasks, threads.count()))
         elif phase.call is not None:
             most = max(most, gemm.workspace(phase.call))
     return weights + most

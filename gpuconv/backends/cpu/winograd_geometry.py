@@ -56,8 +56,9 @@ class Geometry(NamedTuple):
     """Kept alive: `words` holds its address."""
 
 
+_PART_TAPS = {5: (5, 3)}
+"""Taps of the parts that kernels may be divided into, by their longest axis: by default all, or the next for longer."""
 _LONG_TAPS = (3, 4)
-"""Taps of the parts that longer kernels are divided into."""
 _MOST_PARTS = 64
 
 
@@ -68,7 +69,8 @@ def possible_forms(problem: ConvProblem) -> tuple[int, ...]:
         return ()
     longest = max(-(-ky // sy), -(-kx // sx))
     found: list[int] = []
-    for taps in (longest,) if longest in _OUTPUTS else _LONG_TAPS if longest > 1 else ():
+    whole = (longest,) if longest in _OUTPUTS else _LONG_TAPS if longest > 1 else ()
+    for taps in _PART_TAPS.get(longest, whole):
         if ky == 1:
             found += (1100 + 10 * m + taps for m in _OUTPUTS[taps])
         elif kx == 1:
