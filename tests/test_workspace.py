@@ -10,7 +10,7 @@ import pytest
 from support import Engine
 
 from gpuconv import dispatch
-from gpuconv.backends.cpu import threads, winograd
+from gpuconv.backends.cpu import memory
 from gpuconv.dispatch import Call, Factors
 from gpuconv.problem import ConvProblem
 
@@ -53,8 +53,7 @@ def measured(engine: Engine, call: Call, x, w, y) -> int:
 def check(engine: Engine, call: Call, x, w, y) -> None:
     # Compiles, and fills the tables that are kept for the next call.
     engine.module.run(call, x, w, y, None, engine.module.pack(call, w))
-    threads._scratch.clear()
-    winograd._kept.clear()
+    memory.forget()
     gc.collect()
     took, stated = measured(engine, call, x, w, y), engine.module.workspace(call)
     assert took <= stated + SMALL_CHANGE, f"{took} bytes taken, {stated} stated"

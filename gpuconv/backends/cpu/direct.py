@@ -6,15 +6,17 @@ all input channels and taps. See docs/kernels.md for the blocking, its arithmeti
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuconv.backends.cpu import direct_gradient, threads
+from gpuconv.backends.cpu import direct_gradient, memory, threads
 from gpuconv.backends.cpu import direct_kernels as kernels
 from gpuconv.backends.cpu.direct_contraction import contraction
 from gpuconv.backends.cpu.direct_geometry import accumulator_of, contraction_geometry, correlation_geometry
@@ -70,12 +72,25 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
             return
         x, y = y, x
     correlation = _correlation(call)
-    correlation.run(x, y, bias, correlation.pack(w) if packed is None else packed)
+    if packed is not None:
+        correlation.run(x, y, bias, packed)
+        return
+    with packed_for_now(call, w) as weights:
+        correlation.run(x, y, bias, weights)
 
 
 def pack(call: Call, w: Array) -> Array | None:
     """Return the weights as the kernel reads them, phase by phase (see `direct_kernels.weight_packing`)."""
-    return _correlation(call).pack(w)
+    correlation = _correlation(call)
+    return correlation.pack(w, np.empty(packed_bytes(call), np.uint8))
+
+
+@contextlib.contextmanager
+def packed_for_now(call: Call, w: Array) -> Iterator[Array | None]:
+    """Give the weights that `pack` returns, for the time of a call."""
+    block = memory.take(packed_bytes(call))
+    yield _correlation(call).pack(w, block[0])
+    memory.give_back(block)
 
 
 def _real(dtype: str) -> str:
@@ -127,12 +142,12 @@ class _Correlation:
         self.packing_words = self.packing.reshape(1).view(np.int64)
         self.packing["blocks"] = -(-int(g.record["outputs"]) // kernels.ROWS)
 
-    def pack(self, w: Array) -> Array | None:
-        """Return the packed weights, or None where there are none."""
+    def pack(self, w: Array, to: Array) -> Array | None:
+        """Return the packed weights, which lie in the bytes `to`, or None where there are none."""
         g = self.geometry
         if g.packed_elements == 0:
             return None
-        packed = np.empty(g.packed_elements, self.dtype)
+        packed = to[: g.packed_elements * self.dtype.itemsize].view(self.dtype)
         outputs, channels, *spatial = w.strides
         address, group = _address(w), outputs * (self.forward.out_channels // self.forward.groups)
         if not self.is_forward:
@@ -187,7 +202,8 @@ def _contract(call: Call, x: Array, w: Array, y: Array) -> None:
     if count == 0:
         w[...] = 0
         return
-    partials = np.empty((count, g.packed_elements), dtype)
+    block = memory.take(count * g.packed_elements * dtype.itemsize)
+    partials = block[0][: count * g.packed_elements * dtype.itemsize].view(dtype).reshape(count, -1)
     fill = np.array([problem.padding_value, 0], dtype)
     words = g.words.copy()
     words[:18] = (*operands, 0, 0, _address(fill), _address(partials))
@@ -202,6 +218,7 @@ def _contract(call: Call, x: Array, w: Array, y: Array) -> None:
         np.add(p[:, :, 0, :, 0], p[:, :, 1, :, 1], out=gradient.real)
         np.subtract(p[:, :, 1, :, 0], p[:, :, 0, :, 1], out=gradient.imag)
     w[...] = gradient.reshape(problem.w_shape).astype(w.dtype, copy=False)
+    memory.give_back(block)
 
 
 def _gathered(problem: ConvProblem, g: Any, sums: Array) -> Array:
@@ -226,9 +243,11 @@ def _fold_border(call: Call, x: Array, w: Array, y: Array) -> None:
     """
     problem = call.problem
     wide = problem.on_padded()
-    correlation = _correlation(dataclasses.replace(call, problem=wide))
+    plain = dataclasses.replace(call, problem=wide)
+    correlation = _correlation(plain)
     folded: Array = np.empty(wide.x_shape, correlation.bias_dtype)
-    correlation.run(y, folded, None, correlation.pack(w))
+    with packed_for_now(plain, w) as packed:
+        correlation.run(y, folded, None, packed)
     first = x.ndim - problem.rank - (problem.layout == "channels_last")
     for axis, (p, q) in enumerate(problem.padding):
         low, high = problem.cropped[axis]

@@ -17,7 +17,7 @@ from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import direct_geometry as geometry
 from gpuconv.backends.cpu import direct_kernels as kernels
-from gpuconv.backends.cpu import simd, threads
+from gpuconv.backends.cpu import memory, simd, threads
 from gpuconv.backends.cpu.direct_kernels import pack_input, phase_pointer
 from gpuconv.backends.cpu.simd import load, store, zero
 from gpuconv.backends.cpu.squares import add_run, transpose_square
@@ -229,10 +229,11 @@ def weight_gradient(call: Call, w: Array, codes: tuple[int, int, int], operands:
     source, accumulator, target = codes
     dtype = np.dtype(geometry.accumulator_of(call.dtype, call.accumulator))
     g = _geometry(problem, dtype.name)
-    partials = np.empty(int(g.words[_PLACES["partial_count"]]) * g.partial_elements, dtype)
+    elements = int(g.words[_PLACES["partial_count"]]) * g.partial_elements
+    block = memory.take(elements * dtype.itemsize)
     fill = np.array([problem.padding_value, 0], dtype)
     words = g.words.copy()
-    words[: len(operands) + 4] = (*operands, 0, 0, fill.ctypes.data, partials.ctypes.data)
+    words[: len(operands) + 4] = (*operands, 0, 0, fill.ctypes.data, block[1])
     threads.run(_outer_products(source, accumulator), words, g.tasks, g.scratch_bytes, g.slice_tasks)
     taps = np.indices(problem.kernel).reshape(problem.rank, -1).T
     offsets = np.ascontiguousarray(taps @ np.array(w.strides[2:], np.int64))
@@ -243,5 +244,6 @@ def weight_gradient(call: Call, w: Array, codes: tuple[int, int, int], operands:
         ],
         np.int64,
     )  # fmt: skip
-    alone = partials.size < 20_000
+    alone = elements < 20_000
     threads.run(_finish(accumulator, target), finishing, g.finish_tasks, 64, g.finish_tasks, alone=alone)
+    memory.give_back(block)

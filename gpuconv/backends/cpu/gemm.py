@@ -189,9 +189,16 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
     if call.operation != "forward":
         x, y = y, x
-    weights, is_packed = packed, packed is not None or _has_phases(call)
-    if weights is None:
-        weights = pack(call, w) if is_packed else np.ascontiguousarray(w)
+    if packed is not None:
+        _run(call, x, packed, y, bias, True)
+    elif _has_phases(call):
+        with direct.packed_for_now(call, w) as weights:
+            _run(call, x, weights, y, bias, True)
+    else:
+        _run(call, x, np.ascontiguousarray(w), y, bias, False)
+
+
+def _run(call: Call, x: Array, weights: Array | None, y: Array, bias: Array | None, is_packed: bool) -> None:
     ready = _ready(call, x.strides, y.strides, is_packed)
     sums_bias = ready.no_bias
     if bias is not None:

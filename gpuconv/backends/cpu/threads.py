@@ -28,14 +28,15 @@ from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
+from gpuconv.backends.cpu import memory
+from gpuconv.backends.cpu.memory import LINE
+
 Array = np.ndarray[Any, Any]
 
 __all__ = ["count", "run"]
 
 _PARKED, _SPINNING, _BUSY = 0, 1, 2
 _NEXT, _TASKS, _ACTIVE, _SLOT, _KERNEL, _PARAMETERS, _SCRATCH, _SCRATCH_SIZE = range(8)
-_LINE = 64  # bytes: each mailbox and each job has a cache line of its own
-_KEPT_SCRATCH = 64 << 20
 _WAIT = 500e-6
 """Seconds that a worker looks for its next job before it sleeps, and a caller for the end of its own: most programs
 come back sooner, and to wake a sleeper takes longer than many a convolution."""
@@ -189,7 +190,7 @@ def _post(mailboxes: int, workers: int, job: int, wanted: int, release: int) -> 
     """Hand a job to at most `wanted` idle workers, to those that are awake first."""
     for state in (_SPINNING, _PARKED):
         for i in range(workers):
-            mailbox = mailboxes + _LINE * i
+            mailbox = mailboxes + LINE * i
             if wanted > 0 and _atomic_read(mailbox) == state:
                 _atomic_add(job + 8 * _ACTIVE, 1)
                 if _exchange(mailbox, state, job):
@@ -204,7 +205,7 @@ def _post(mailboxes: int, workers: int, job: int, wanted: int, release: int) -> 
 def _finish(mailboxes: int, workers: int, job: int, spins: int) -> bool:
     """Take the job back from workers that have not begun it; return whether none is at it any more."""
     for i in range(workers):
-        if _exchange(mailboxes + _LINE * i, job, _PARKED):
+        if _exchange(mailboxes + LINE * i, job, _PARKED):
             _atomic_add(job + 8 * _ACTIVE, -1)
     for _ in range(spins):
         if _atomic_read(job + 8 * _ACTIVE) == 0:
@@ -250,13 +251,6 @@ def _spins() -> int:
     return max(1000, int(_WAIT * 1000 / shortest))
 
 
-def _aligned(size: int) -> tuple[Array, int]:
-    """Return new memory that begins on a cache line, and its address."""
-    memory = np.empty(size + _LINE, np.uint8)
-    skipped = -memory.ctypes.data % _LINE
-    return memory[skipped : skipped + size], memory.ctypes.data + skipped
-
-
 def _lock() -> int:
     """Return the address of a new lock, acquired; it lives as long as the process, as its worker does."""
     address: int | None = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThread_allocate_lock", ctypes.pythonapi))()
@@ -277,12 +271,12 @@ class _Pool:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.memory, self.mailboxes = _aligned((workers + 1) * _LINE)
+        self.memory, self.mailboxes = memory.aligned((workers + 1) * LINE)
         self.memory[:] = 0
         self.release, acquire = _function("PyThread_release_lock"), _function("PyThread_acquire_lock")
         self.spins = _spins()
         for i in range(workers):
-            mailbox, lock = self.mailboxes + _LINE * i, _lock()
+            mailbox, lock = self.mailboxes + LINE * i, _lock()
             ctypes.c_int64.from_address(mailbox + 8).value = lock
             arguments = (mailbox, self.spins, acquire, lock)
             threading.Thread(target=_serve, args=arguments, name=f"gpuconv-{i + 1}", daemon=True).start()
@@ -294,8 +288,7 @@ def _pool() -> _Pool:
 
 
 _starting = [threading.Lock()]
-_jobs: list[tuple[Array, int]] = []
-_scratch: list[tuple[Array, int]] = []
+_jobs: list[memory.Block] = []
 
 
 def _forget() -> None:
@@ -306,18 +299,6 @@ def _forget() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
-
-
-def _borrow(kept: list[tuple[Array, int]], size: int) -> tuple[Array, int]:
-    """Return memory of at least `size` bytes and its address: kept memory where there is some: new pages are slow."""
-    try:
-        memory = kept.pop()
-    except IndexError:
-        return _aligned(size)
-    if memory[0].nbytes >= size:
-        return memory
-    del memory  # before more is taken
-    return _aligned(size)
 
 
 def run(
@@ -351,15 +332,18 @@ def run(
         And whatever else a signal handler raises, once every worker has left the kernel.
     """
     threads = 1 if alone else min(tasks, count())
-    memory = _borrow(_scratch, threads * scratch_bytes)
-    scratch = memory[1]
+    block = memory.take(threads * scratch_bytes)
+    scratch = block[1]
     if threads == 1:
         for first in range(0, tasks, slice_tasks):
             _work_alone(kernel, parameters, scratch, first, min(first + slice_tasks, tasks))
     else:
         with _starting[0]:
             pool = _pool()
-        job = _borrow(_jobs, _LINE)
+        try:
+            job = _jobs.pop()
+        except IndexError:
+            job = memory.aligned(LINE)
         done = False
         try:
             done = _run(
@@ -372,11 +356,10 @@ def run(
             if not done:
                 _leave(pool, job)
         _jobs.append(job)
-    if memory[0].nbytes <= _KEPT_SCRATCH and len(_scratch) < 16:
-        _scratch.append(memory)
+    memory.give_back(block)
 
 
-def _leave(pool: _Pool, job: tuple[Array, int]) -> None:
+def _leave(pool: _Pool, job: memory.Block) -> None:
     """Wait until no worker is at a job, whatever signals arrive meanwhile: its memory is in use until then."""
     interrupted: BaseException | None = None
     words = job[0].view(np.int64)

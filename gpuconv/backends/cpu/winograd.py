@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv.backends.cpu import gemm, threads
+from gpuconv.backends.cpu import gemm, memory, threads
+from gpuconv.backends.cpu.memory import LINE
 from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, possible_forms
 from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel, products
 from gpuconv.dispatch import Call
@@ -164,55 +165,35 @@ def _weights(problem: ConvProblem, w: Array) -> list[int]:
     return [_address(w), group, outputs, channels, *(0,) * (3 - problem.rank), *spatial]
 
 
-_KEPT_BYTES = 128 << 20
-_kept: list[Array] = []
-
-
-def _aligned(size: int) -> tuple[Array, int]:
-    """Return memory that has been used before, where there is some: new pages are slow; and its first cache line."""
-    try:
-        memory = _kept.pop()
-    except IndexError:
-        memory = np.empty(0, np.uint8)
-    if memory.nbytes < size + 64:
-        memory = np.empty(size + 64, np.uint8)
-    return memory, _line(memory)
-
-
-def _keep(*used: Array) -> None:
-    _kept.extend(memory for memory in used if memory.nbytes + sum(m.nbytes for m in _kept) <= _KEPT_BYTES)
-    del _kept[4:]
-
-
-def _line(memory: Array) -> int:
-    return -(-_address(memory) // 64) * 64
+def _line(array: Array) -> int:
+    return -(-_address(array) // LINE) * LINE
 
 
 def pack(call: Call, w: Array) -> Array:
     """Return the transformed weights of all phases, each of which has room to begin at a cache line."""
     sizes = _packed_sizes(call)
-    memory = np.empty(sum(sizes), np.uint8)
+    packed = np.empty(sum(sizes), np.uint8)
     correlated, start = _correlated(call, w), 0
     for phase, size in zip(_phases(call), sizes, strict=True):
         if phase.call is not None and size:
-            g = geometry(phase.call.problem, True)
-            _transform(phase.call.problem, correlated[phase.taps], memory[start : start + size], g)
+            problem = phase.call.problem
+            _transform(problem, correlated[phase.taps], _line(packed[start:]), geometry(problem, True))
         start += size
-    return memory
+    return packed
 
 
 @functools.lru_cache(maxsize=1024)
 def _packed_sizes(call: Call) -> tuple[int, ...]:
     return tuple(
-        geometry(phase.call.problem, True).weight_bytes + 64 if phase.call is not None and phase.is_transformed else 0
+        geometry(phase.call.problem, True).weight_bytes + LINE if phase.call is not None and phase.is_transformed else 0
         for phase in _phases(call)
     )
 
 
-def _transform(problem: ConvProblem, w: Array, memory: Array, g: Geometry) -> None:
+def _transform(problem: ConvProblem, w: Array, to: int, g: Geometry) -> None:
     words = g.words.copy()
     words[_W : _W + 7] = _weights(problem, w)
-    words[_U], words[_STAGE] = _line(memory), WEIGHTS
+    words[_U], words[_STAGE] = to, WEIGHTS
     threads.run(kernel(g.form), words, g.weight_tasks, g.scratch_bytes, max(1, g.weight_tasks // 8))
 
 
@@ -238,24 +219,26 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
 def _correlate(problem: ConvProblem, x: Array, w: Array, y: Array, bias: Array | None, packed: Array | None) -> None:
     """Write the correlation of x into y."""
     g = geometry(problem, packed is not None)
-    kept = []
-    if packed is None and not g.transforms_inside:
-        packed, _ = _aligned(g.weight_bytes)
-        kept.append(packed)
-        _transform(problem, w, packed, g)
-    v = 0
+    taken = []
+    u = v = 0
+    if packed is not None:
+        u = _line(packed)
+    elif not g.transforms_inside:
+        taken.append(memory.take(g.weight_bytes))
+        u = taken[-1][1]
+        _transform(problem, w, u, g)
     if g.split:
-        inputs, v = _aligned(g.input_bytes)
-        kept.append(inputs)
+        taken.append(memory.take(g.input_bytes))
+        v = taken[-1][1]
     fill = np.array([problem.padding_value], np.float32)
     words = g.words.copy()
     words[: _STAGE + 2] = (
         *_operand(problem, x), *_operand(problem, y), *_weights(problem, w), 0 if bias is None else _address(bias),
-        _address(fill), 0 if packed is None else _line(packed), v, INPUTS, products(),
+        _address(fill), u, v, INPUTS, products(),
     )  # fmt: skip
     code = kernel(g.form)
     if g.split:
         threads.run(code, words, g.input_tasks, g.scratch_bytes, g.slice_tasks)
     words[_STAGE] = PRODUCTS if g.split else FUSED
     threads.run(code, words, g.tasks, g.scratch_bytes, g.slice_tasks)
-    _keep(*kept)
+    memory.give_back(*taken)

@@ -1,0 +1,61 @@
+"""Memory that a call needs for its own time. It is kept for later calls: the first touch of a new page is slow."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+__all__ = ["LINE", "aligned", "forget", "give_back", "take"]
+
+Block = tuple[np.ndarray[Any, Any], int]
+"""Bytes that begin on a cache line, and their address."""
+
+LINE = 64
+_KEPT_BYTES = 128 << 20
+_KEPT_BLOCKS = 32
+_kept: list[Block] = []
+_lock = [threading.Lock()]
+
+
+def aligned(size: int) -> Block:
+    """Return new memory of `size` bytes."""
+    memory = np.empty(size + LINE, np.uint8)
+    address = memory.__array_interface__["data"][0]
+    skipped = -address % LINE
+    return memory[skipped : skipped + size], address + skipped
+
+
+def take(size: int) -> Block:
+    """Return at least `size` bytes: the smallest block kept that is large enough, or a new one."""
+    with _lock[0]:
+        fitting = [(block[0].nbytes, i) for i, block in enumerate(_kept) if block[0].nbytes >= size]
+        if fitting:
+            return _kept.pop(min(fitting)[1])
+    return aligned(size)
+
+
+def give_back(*blocks: Block) -> None:
+    """Keep blocks that are no longer used; the oldest kept make room for them."""
+    with _lock[0]:
+        _kept.extend(blocks)
+        held = sum(block[0].nbytes for block in _kept)
+        while held > _KEPT_BYTES or len(_kept) > _KEPT_BLOCKS:
+            held -= _kept.pop(0)[0].nbytes
+
+
+def forget() -> None:
+    """Let go of all that is kept."""
+    with _lock[0]:
+        _kept.clear()
+
+
+def _in_child() -> None:
+    """After a fork nobody here holds the lock, whatever its state."""
+    _lock[0] = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
