@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import direct, threads
 from gpuconv.backends.cpu.direct_kernels import ROWS
-from gpuconv.backends.cpu.gemm_geometry import Geometry, geometry, offsets
+from gpuconv.backends.cpu.gemm_geometry import Geometry, geometry, offsets, reads_rows
 from gpuconv.backends.cpu.gemm_kernels import GEMM, multiplication
 from gpuconv.backends.cpu.simd import CODES
 from gpuconv.tuning import CPU_COSTS
@@ -116,17 +116,6 @@ def pack(call: Call, w: Array) -> Array | None:
     return direct.pack(call, w)
 
 
-def _reads_rows(step: int, problem: ConvProblem) -> bool:
-    """Whether a kernel of size 1 reads x without a panel: `step` is the bytes from one channel to the next.
-
-    A panel pays where many rows of weights meet it. Channels that lie a multiple of many lines apart meet in few sets
-    of a first-level cache and push each other out.
-    """
-    blocks = problem.out_channels // problem.groups // ROWS
-    channels = problem.in_channels // problem.groups
-    return blocks <= 4 or (channels <= 128 and step % 512 != 0)
-
-
 class _Ready(NamedTuple):
     """All that runs of one call on arrays of the same strides share."""
 
@@ -167,7 +156,7 @@ def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...], i
         and (int(words[_FIELD["block_y"]]) == 1 or (g.whole_lines[0] and ys[1] == out[2] * size))
         and (int(words[_FIELD["block_z"]]) == 1 or (g.whole_lines[1] and ys[0] == out[1] * out[2] * size))
     )
-    in_rows = g.inside and math.prod(problem.kernel) == 1 and _reads_rows(xc, problem)
+    in_rows = g.inside and math.prod(problem.kernel) == 1 and reads_rows(xc, problem)
     groups, row = problem.groups, math.prod(problem.w_shape[1:]) * size
     values = {
         "xn": xn, "xc": xc, "xz": xs[0], "xy": xs[1], "xx": xs[2], "yn": yn, "yc": yc, "yz": ys[0], "yy": ys[1],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import heapq
 import itertools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Geometry", "geometry", "offsets"]
+__all__ = ["Geometry", "geometry", "offsets", "reads_rows"]
 
 _DEPTH_BYTES = 32 << 10
 """One panel: with the weights that meet it, it stays in a first-level cache of 32 KiB or more."""
@@ -30,6 +31,11 @@ _BLOCK_VECTORS = 36
 _INPUT_BYTES = 384 << 10
 _SUMS_BYTES = 512 << 10
 _TASK_FLOPS = 200e6
+_PANEL_CYCLES = 4.0
+"""To copy a vector of inputs into a panel, beside two fused operations a cycle: 2.5 where a vector is computed in one
+pass (Emerald Rapids), 6 in two (Zen 4)."""
+_DISTURBANCE = 0.05
+"""Of a task's time: what a thread may wait for another's last task."""
 
 
 class _Axis(NamedTuple):
@@ -71,6 +77,17 @@ class Geometry(NamedTuple):
     cycles: float
     """Estimated until all tasks are done."""
     keep: tuple[Array, ...]
+
+
+def reads_rows(step: int, problem: ConvProblem) -> bool:
+    """Whether a kernel of size 1 reads x without a panel: `step` is the bytes from one channel to the next.
+
+    A panel pays where many rows of weights meet it. Channels that lie a multiple of many lines apart meet in few sets
+    of a first-level cache and push each other out.
+    """
+    blocks = problem.out_channels // problem.groups // ROWS
+    channels = problem.in_channels // problem.groups
+    return blocks <= 4 or (channels <= 128 and step % 512 != 0)
 
 
 def _axis(problem: ConvProblem, axis: int) -> _Axis:
@@ -117,8 +134,8 @@ class _Work(NamedTuple):
     workers: int
 
 
-def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> float:
-    """Return the estimated cycles until all tasks are done."""
+def _task_cycles(work: _Work, block: tuple[int, ...], rows: int) -> float:
+    """Return the estimated cycles of a task."""
     bz, by, bx = block
     pixels = bz * by * bx
     vectors = -(-pixels // work.lanes)
@@ -127,25 +144,37 @@ def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> float:
     left = rows % ROWS
     short = max(left & 4, 0) / 2 + 1.4 * ((left >> 1 & 1) + (left & 1))
     compute = work.terms * (rows // ROWS * (vectors * ROWS / 2 + 2) + short * vectors + 4)
-    panels = 0.0 if work.one_line else work.packed_terms * 2.5 * (vectors + runs)
+    panels = 0.0 if work.one_line else work.packed_terms * _PANEL_CYCLES * (vectors + runs)
     lines = math.prod(
         (b + axis.reach) * len(axis.residues) for b, axis in zip(block[:2], work.axes[:2], strict=True)
     ) * len(work.axes[2].residues)
     line = (bx + work.axes[2].reach) * (2.0 / work.lanes if work.axes[2].advance == 1 else 0.7) + 30
     copied = 0.0 if work.inside else work.channels * lines * line
     written = rows * vectors * work.phases * (4 if work.phases > 1 else 1)
-    each = compute + panels + copied + written + 3000
-    whole = number = work.images
-    share = float(work.images)
-    for size, b in ((work.rows, rows), *((axis.outputs, b) for axis, b in zip(work.axes, block, strict=True))):
-        whole, number, share = whole * (size // b), number * -(-size // b), share * size / b
+    return compute + panels + copied + written + 3000
+
+
+def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> float:
+    """Return the estimated cycles until all tasks are done."""
+    sizes = (*((axis.outputs, b) for axis, b in zip(work.axes, block, strict=True)), (work.rows, rows))
+    tasks: list[tuple[float, int]] = []
+    # Along each axis the whole blocks, and what is left.
+    for kinds in itertools.product(*(((size // b, b), (1, size % b)) for size, b in sizes)):
+        if all(b for _, b in kinds):
+            *part, part_rows = (b for _, b in kinds)
+            number = work.images * math.prod(n for n, _ in kinds)
+            tasks.append((_task_cycles(work, tuple(part), part_rows), number))
+    total, longest = sum(cycles * number for cycles, number in tasks), tasks[0][0]
     if work.workers == 1:
-        return each * share
-    # Whole tasks come in rounds; those at an edge, which are smaller, fill the last one.
-    rounds, left = divmod(whole, work.workers)
-    edge = (share - whole) / (number - whole) if number > whole else 0.0
-    last = 1.0 if left else edge
-    return each * (max(share / work.workers, rounds + last) + 0.1)
+        return total
+    if sum(number for _, number in tasks) > 8 * work.workers:
+        return total / work.workers + (0.5 + _DISTURBANCE) * longest
+    # Each task goes to the thread that is free first.
+    ends = [0.0] * work.workers
+    for cycles, number in tasks:
+        for _ in range(number):
+            heapq.heapreplace(ends, ends[0] + cycles)
+    return max(ends) + _DISTURBANCE * longest
 
 
 def _choose(work: _Work, flops: float) -> tuple[tuple[int, int, int], int, float]:
@@ -212,9 +241,11 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
             for axis, first, last in zip(axes, low, high, strict=True)
         )
     )
+    one_line = inside and all(len(members) == 1 for members in sets)
+    one_line = one_line and reads_rows(math.prod(problem.spatial) * size, problem)
     work = _Work(
         axes, max(rows, 1), channels, channels * sum(map(len, taps)), channels * sum(map(len, sets)), len(taps),
-        problem.batch * groups, lanes, inside, inside and all(len(members) == 1 for members in sets), threads.count(),
+        problem.batch * groups, lanes, inside, one_line, threads.count(),
     )  # fmt: skip
     (bz, by, bx), row_chunk, cycles = _choose(work, problem.flops)
     block = (bz, by, bx)
