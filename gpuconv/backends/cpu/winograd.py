@@ -129,7 +129,7 @@ def workspace(call: Call) -> int:
             weights += geometry(phase.call.problem, True).weight_bytes
             for packed in (True, False):
                 g = geometry(phase.call.problem, packed)
-                most = max(most, g.input_bytes * g.split + g.scratch_bytes * min(g.tasks, threads.count()))
+                most = max(most, g.input_bytes * g.split + g.scratch_bytes * min(max(g.tasks, g.input_tasks), threads.count()))
         elif phase.call is not None:
             most = max(most, gemm.workspace(phase.call))
     return weights + most
@@ -194,7 +194,7 @@ def _transform(problem: ConvProblem, w: Array, to: int, g: Geometry) -> None:
     words = g.words.copy()
     words[_W : _W + 7] = _weights(problem, w)
     words[_U], words[_STAGE] = to, WEIGHTS
-    threads.run(kernel(g.form), words, g.weight_tasks, g.scratch_bytes, max(1, g.weight_tasks // 8))
+    threads.run(kernel(g.form), words, g.weight_tasks, g.weight_scratch_bytes, max(1, g.weight_tasks // 8))
 
 
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:

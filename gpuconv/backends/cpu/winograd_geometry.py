@@ -44,6 +44,7 @@ class Geometry(NamedTuple):
     form: int
     split: bool
     weight_tasks: int
+    weight_scratch_bytes: int
     input_tasks: int
     tasks: int
     scratch_bytes: int
@@ -316,7 +317,8 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
     fields["m_offset"] = place(products * fields["m_step"])
     fields["pixels_offset"] = place(pixels * VECTOR)
     fields["edge_offset"] = place((my * mx + 2) * VECTOR)
-    fields["taps_offset"] = place(ty * tx * LANES * VECTOR)
+    taps_bytes = (ty * tx + 1) * LANES * VECTOR
+    fields["taps_offset"] = place(taps_bytes)
     fields["u_step"] = _odd_lines(vectors * LANES * 2 * VECTOR)
     fields["u_block"] = products * fields["u_step"]
     fields["u_group"] = blocks_k * fields["u_block"]
@@ -327,7 +329,7 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
     tasks = number * (blocks_k if split else 1)
     flops = 2.0 * products * tiles * vectors * LANES * 2 * LANES * (1 if split else blocks_k)
     return Geometry(
-        c.reshape(1).view(np.int64), form, split, problem.groups * blocks_k * -(-vectors // chunk),
+        c.reshape(1).view(np.int64), form, split, problem.groups * blocks_k * -(-vectors // chunk), taps_bytes,
         number * vectors if split else 0, tasks, _round(offset, 64), max(1, int(_TASK_FLOPS / max(flops, 1))),
         problem.groups * fields["u_group"], number * fields["v_block"] if split else 0, inside, seconds, first_taps,
     )  # fmt: skip

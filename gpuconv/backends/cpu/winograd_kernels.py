@@ -451,7 +451,6 @@ def _compiled(form: int, my: int, ny: int, ty: int, mx: int, nx: int, tx: int, v
         if version == 0:
             return
         p = carray(pointer, 1)[0]
-        taps = scratch + p.taps_offset
         if p.stage == 0:
             chunks = (p.vectors + p.chunk - 1) // p.chunk
             first, task = task % chunks * p.chunk, task // chunks
@@ -459,7 +458,7 @@ def _compiled(form: int, my: int, ny: int, ty: int, mx: int, nx: int, tx: int, v
             block, group = task % blocks, task // blocks
             u = p.u + group * p.u_group + block * p.u_block + first * LANES * 2 * VECTOR
             vectors = min(p.chunk, p.vectors - first)
-            _transform_weights(p, group, block, first, vectors, u, p.u_step, taps, products, ty, tx, form)
+            _transform_weights(p, group, block, first, vectors, u, p.u_step, scratch, products, ty, tx, form)
             return
         number = p.blocks_n * p.blocks_y * p.blocks_x
         if p.stage == 1:
