@@ -129,7 +129,8 @@ def workspace(call: Call) -> int:
             weights += geometry(phase.call.problem, True).weight_bytes
             for packed in (True, False):
                 g = geometry(phase.call.problem, packed)
-                most = max(most, g.input_bytes * g.split + g.scratch_bytes * min(max(g.tasks, g.input_tasks), threads.count()))
+                blocks = min(max(g.tasks, g.input_tasks), threads.count())
+                most = max(most, g.input_bytes * g.split + g.scratch_bytes * blocks)
         elif phase.call is not None:
             most = max(most, gemm.workspace(phase.call))
     return weights + most
