@@ -326,7 +326,7 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
                                         to, stride = corner + row * p.yc + begin * lanes * size, p.yc
                                     inputs, pitch = panel + (tile - first_tile) * p.panel_bytes, WIDTH * lanes * size
                                     if in_rows and end * lanes <= pixels:
-                                        inputs, pitch = base + begin * lanes * size + term * p.xc, p.xc
+                                        inputs, pitch = base + read(runs + 32 * tile) + term * p.xc, p.xc
                                     _tile_rows(
                                         rows, end - begin, to, stride, own, p.sums_stride, at, size, rows * size,
                                         inputs, pitch, depth, bias, accumulator,
