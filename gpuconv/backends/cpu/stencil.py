@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuconv.backends.cpu import stencil_gradient, threads
 from gpuconv.backends.cpu import stencil_kernels as kernels
-from gpuconv.backends.cpu import threads
-from gpuconv.backends.cpu.simd import CODES
+from gpuconv.backends.cpu.simd import CODES, lanes_of
 from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
 from gpuconv.backends.cpu.stencil_tiles import block
 from gpuconv.dispatch import Factors
@@ -24,6 +24,7 @@ from gpuconv.tuning import CPU_COSTS
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
     from gpuconv.dispatch import Call
+    from gpuconv.problem import ConvProblem
 
     Array = np.ndarray[Any, Any]
 
@@ -35,12 +36,12 @@ _TYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16",
 _MOST_CHANNELS = 8
 _LARGEST_PRODUCT = 1024
 _MOST_SCRATCH = 16 << 20
+_SET_SPAN, _WAYS = 4096, 8
+"""Bytes after which a first-level cache begins with its first set again, and the least lines that a set holds."""
 
 
 def supports(call: Call, device: Device) -> str | None:
     """Return why the call cannot be served, or None."""
-    if call.operation == "weight_gradient":
-        return "a weight gradient is no stencil"
     if call.sums:
         if call.dtype not in _TYPES or call.result not in _TYPES or call.result in ("float16", "bfloat16"):
             return f"stencils do not turn {call.dtype} into {call.result}"
@@ -49,7 +50,7 @@ def supports(call: Call, device: Device) -> str | None:
     problem = call.problem
     if call.factored and sum(k > 1 for k in problem.kernel) > 1 and math.prod(problem.kernel) > _LARGEST_PRODUCT:
         return "the product of its factors is too large to be worth it"
-    if call.operation != "forward":
+    if call.operation in ("transposed", "input_gradient"):
         if problem.padding_mode != "zeros":
             return "the gradient of a border is no stencil"
         if any(s > 1 for s in problem.stride):
@@ -62,13 +63,21 @@ def supports(call: Call, device: Device) -> str | None:
         return f"{channels} input channels for each output; a stencil takes 1 to {_MOST_CHANNELS}"
     if problem.layout != "channels_first" and problem.in_channels * problem.out_channels > 1:
         return "channels last: neighbours along the last spatial axis lie apart"
-    if stencil_geometry(problem, call.accumulator).scratch_bytes > _MOST_SCRATCH:
+    if _scratch_bytes(problem, call) > _MOST_SCRATCH:
         return "the rows that a block of outputs reads do not fit in the cache"
     return None
 
 
+def _scratch_bytes(problem: ConvProblem, call: Call) -> int:
+    if call.operation == "weight_gradient":
+        return stencil_gradient.scratch_bytes(problem, call.accumulator)
+    return stencil_geometry(problem, call.accumulator).scratch_bytes
+
+
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
+    if call.operation == "weight_gradient":
+        return _gradient_cost(call, device)
     problem = call.problem if call.operation == "forward" else call.problem.adjoint()
     constants = CPU_COSTS["stencil"][device.vector_bits]
     size = np.dtype(call.accumulator).itemsize
@@ -83,6 +92,19 @@ def cost(call: Call, device: Device) -> float:
         # A load of inputs feeds the rows of one output only; direct's feeds several outputs.
         rate *= 0.3
     return constants.overhead + flops / rate + call.bytes / constants.bandwidth
+
+
+def _gradient_cost(call: Call, device: Device) -> float:
+    """Return the estimated seconds of a weight gradient: its input is packed once, its outputs read for every tap."""
+    problem, constants = call.problem, CPU_COSTS["stencil"][device.vector_bits]
+    size = np.dtype(call.accumulator).itemsize
+    lanes = device.vector_bits // 8 // size
+    lines = problem.batch * problem.out_channels * math.prod(problem.output[:-1])
+    vectors = lines * -(-problem.output[-1] // lanes)
+    taps = math.prod(problem.w_shape[1:])
+    # A row of few vectors costs as much as its beginning and end do.
+    flops = 2.0 * lanes * taps * (vectors + lines)
+    return constants.overhead + flops * size / 4 / (constants.flops * device.threads) + call.bytes / constants.bandwidth
 
 
 def workspace(call: Call) -> int:
@@ -106,7 +128,7 @@ class _Correlation:
     """A forward or transposed convolution as the forward correlation that the kernel computes."""
 
     def __init__(self, call: Call) -> None:
-        self.is_forward = call.operation == "forward"
+        self.is_forward = call.operation in ("forward", "weight_gradient")
         self.problem = problem = call.problem if self.is_forward else call.problem.adjoint()
         self.dtype = np.dtype(call.accumulator)
         self.geometry = stencil_geometry(problem, self.dtype.name)
@@ -150,17 +172,29 @@ class _Correlation:
         start = np.zeros(1, self.dtype) if bias is None else np.ascontiguousarray(bias, self.dtype)
         source, sums, result = CODES[name_of(x.dtype)], CODES[self.dtype.name], CODES[name_of(y.dtype)]
         words[:23] = (
-            *self._operand(x), *self._operand(y)[:-1], _address(packed), _address(start), _address(self.fill),
+            *self.operand(x), *self.operand(y)[:-1], _address(packed), _address(start), _address(self.fill),
             0 if divisor == 1.0 else _address(by), _address(words), kernels.block_packing(source, sums),
             block(8, sums), block(4, sums), block(1, sums),
             0 if sums == result else kernels.row_writing(sums, result), self.dtype.itemsize, y.itemsize,
         )  # fmt: skip
         words[_BIAS_STEP] = 0 if bias is None else start.itemsize
-        if self.reads_rows and source == sums == result and x.strides[-1] == x.itemsize:
-            words[_IN_PLACE:] = 1, block(8, sums, 1), block(4, sums, 1), p.spatial[-1], p.spatial[-2]
+        if (
+            self.reads_rows
+            and source == sums == result
+            and x.strides[-1] == x.itemsize
+            and self._spreads(x.strides[-2])
+        ):
+            words[_IN_PLACE:] = (
+                1, block(8, sums, 1), block(4, sums, 1), p.spatial[-1], p.spatial[-2], lanes_of(sums),
+            )  # fmt: skip
         threads.run(kernels.correlation(), words, g.tasks, g.scratch_bytes, g.slice_tasks)
 
-    def _operand(self, array: Array) -> list[int]:
+    def _is_quick_to_read(self, x: Array) -> bool:
+        """Whether rows are dense, and those that a tile reads do not push each other out of a first-level cache."""
+        rows = self.problem.kernel[0] + 3
+        return x.strides[-1] == x.itemsize and rows * math.gcd(x.strides[-2], _SET_SPAN) <= _WAYS * _SET_SPAN
+
+    def operand(self, array: Array) -> list[int]:
         """Return an array's address and the bytes between neighbours (batch, channel, z, y, x)."""
         p = self.problem
         batch, *rest = array.strides if p.batched else (0, *array.strides)
@@ -182,6 +216,11 @@ def run(
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
     correlation = _correlation(call)
     weights, divisor = (w.product(call.problem), w.divisor) if isinstance(w, Factors) else (w, 1.0)
+    if call.operation == "weight_gradient":
+        dense = y if y.strides[-1] == y.itemsize else np.ascontiguousarray(y)
+        source = CODES[name_of(x.dtype)]
+        stencil_gradient.weight_gradient(call, weights, correlation.operand(x), correlation.operand(dense)[:-1], source)
+        return
     packed = correlation.pack(weights) if packed is None else packed
     x, y = (x, y) if correlation.is_forward else (y, x)
     correlation.run(x, y, bias, packed, divisor)

@@ -52,6 +52,14 @@ def _widths(rows: int) -> tuple[int, ...]:
     return {8: (1,), 4: (3, 2, 1), 1: (8, 4, 1)}[rows]
 
 
+def _unrolled_taps() -> tuple[int, ...]:
+    """Return the kernel rows that tiles of 4 rows have code of their own for, where no weight is loaded twice.
+
+    Narrow tiles take few turns of the shared loop, and its beginning and end are a larger part of them.
+    """
+    return (2, 3) if simd.registers() == 32 else (2, 3, 4, 5, 6, 7)
+
+
 @functools.cache
 def block(rows: int, code: int, edges: int = 0) -> int:
     """Return the address of the function that computes `rows` rows of outputs: `_stencil` without its literals."""
@@ -200,14 +208,14 @@ def _stencil(
                     every_row_apart()
                 else:
                     end = builder.append_basic_block("part.end")
-                    cases = (2, 3) if height == 4 else ()
-                    with builder.if_then(builder.icmp_signed(">=", taps, constant(height))):
-                        shared()
-                        builder.branch(end)
+                    cases = _unrolled_taps() if height == 4 else ()
                     for k in cases:
                         with builder.if_then(builder.icmp_signed("==", taps, constant(k))):
                             few(k)
                             builder.branch(end)
+                    with builder.if_then(builder.icmp_signed(">=", taps, constant(height))):
+                        shared()
+                        builder.branch(end)
                     every_row_apart()
                     builder.branch(end)
                     builder.position_at_end(end)
