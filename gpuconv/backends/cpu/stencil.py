@@ -178,12 +178,7 @@ class _Correlation:
             0 if sums == result else kernels.row_writing(sums, result), self.dtype.itemsize, y.itemsize,
         )  # fmt: skip
         words[_BIAS_STEP] = 0 if bias is None else start.itemsize
-        if (
-            self.reads_rows
-            and source == sums == result
-            and x.strides[-1] == x.itemsize
-            and self._spreads(x.strides[-2])
-        ):
+        if self.reads_rows and source == sums == result and self._is_quick_to_read(x):
             words[_IN_PLACE:] = (
                 1, block(8, sums, 1), block(4, sums, 1), p.spatial[-1], p.spatial[-2], lanes_of(sums),
             )  # fmt: skip
