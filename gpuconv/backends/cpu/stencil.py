@@ -14,7 +14,8 @@ import numpy as np
 
 from gpuconv.backends.cpu import stencil_gradient, threads
 from gpuconv.backends.cpu import stencil_kernels as kernels
-from gpuconv.backends.cpu.simd import CODES, lanes_of
+from gpuconv.backends.cpu.memory import address_of
+from gpuconv.backends.cpu.simd import BYTES, CODES, lanes_of
 from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
 from gpuconv.backends.cpu.stencil_tiles import block
 from gpuconv.dispatch import Factors
@@ -115,10 +116,6 @@ def workspace(call: Call) -> int:
     return weights + g.scratch_bytes * min(g.tasks, threads.count())
 
 
-def _address(array: Array) -> int:
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
-
-
 @functools.lru_cache(maxsize=1024)
 def _correlation(call: Call) -> _Correlation:
     return _Correlation(call)
@@ -133,6 +130,9 @@ class _Correlation:
         self.dtype = np.dtype(call.accumulator)
         self.geometry = stencil_geometry(problem, self.dtype.name)
         self.fill = np.array([problem.padding_value, 0], self.dtype)
+        self._records: dict[tuple[int, int], Array] = {}
+        self.no_bias = np.zeros(1, self.dtype)
+        self.is_small = call.flops < threads.SMALL_FLOPS
         # Whether a vector of inputs can be loaded from the caller's rows, with the zeros of the border masked in.
         self.reads_rows = (
             problem.rank == 2
@@ -167,22 +167,37 @@ class _Correlation:
             self.run(x, dense, bias, packed, divisor)
             y[...] = dense
             return
-        words = g.words.copy()
-        by = np.array([divisor, 1 / divisor], self.dtype)
-        start = np.zeros(1, self.dtype) if bias is None else np.ascontiguousarray(bias, self.dtype)
-        source, sums, result = CODES[name_of(x.dtype)], CODES[self.dtype.name], CODES[name_of(y.dtype)]
-        words[:23] = (
-            *self.operand(x), *self.operand(y)[:-1], _address(packed), _address(start), _address(self.fill),
-            0 if divisor == 1.0 else _address(by), _address(words), kernels.block_packing(source, sums),
-            block(8, sums), block(4, sums), block(1, sums),
-            0 if sums == result else kernels.row_writing(sums, result), self.dtype.itemsize, y.itemsize,
+        words = self._words(CODES[name_of(x.dtype)], CODES[name_of(y.dtype)]).copy()
+        start = self.no_bias if bias is None else np.ascontiguousarray(bias, self.dtype)
+        words[:13] = (
+            *self.operand(x), *self.operand(y)[:-1], address_of(packed), address_of(start),
         )  # fmt: skip
-        words[_BIAS_STEP] = 0 if bias is None else start.itemsize
-        if self.reads_rows and source == sums == result and self._is_quick_to_read(x):
+        words[_ITSELF] = address_of(words)
+        if bias is not None:
+            words[_BIAS_STEP] = start.itemsize
+        if divisor != 1.0:
+            by = np.array([divisor, 1 / divisor], self.dtype)
+            words[_DIVISOR] = address_of(by)
+        if not self._is_quick_to_read(x):
+            words[_IN_PLACE] = 0
+        threads.run(kernels.correlation(), words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=self.is_small)
+
+    def _words(self, source: int, result: int) -> Array:
+        """Return the call record for arrays of two types, without what belongs to the arrays."""
+        found = self._records.get((source, result))
+        if found is not None:
+            return found
+        words, sums, p = self.geometry.words.copy(), CODES[self.dtype.name], self.problem
+        words[_FILL : _FILL + 10] = (
+            address_of(self.fill), 0, 0, kernels.block_packing(source, sums), block(8, sums), block(4, sums),
+            block(1, sums), 0 if sums == result else kernels.row_writing(sums, result), BYTES[sums], BYTES[result],
+        )  # fmt: skip
+        if self.reads_rows and source == sums == result:
             words[_IN_PLACE:] = (
                 1, block(8, sums, 1), block(4, sums, 1), p.spatial[-1], p.spatial[-2], lanes_of(sums),
             )  # fmt: skip
-        threads.run(kernels.correlation(), words, g.tasks, g.scratch_bytes, g.slice_tasks)
+        self._records[source, result] = words
+        return words
 
     def _is_quick_to_read(self, x: Array) -> bool:
         """Whether rows are dense, and those that a tile reads do not push each other out of a first-level cache."""
@@ -194,10 +209,12 @@ class _Correlation:
         p = self.problem
         batch, *rest = array.strides if p.batched else (0, *array.strides)
         channel = rest.pop(0 if p.layout == "channels_first" else -1)
-        return [_address(array), batch, channel, *(0,) * (3 - p.rank), *rest]
+        return [address_of(array), batch, channel, *(0,) * (3 - p.rank), *rest]
 
 
-_BIAS_STEP, _IN_PLACE = (kernels.CALL.names.index(name) for name in ("bias_step", "in_place"))  # type: ignore[union-attr]
+_FILL, _DIVISOR, _ITSELF, _BIAS_STEP, _IN_PLACE = (
+    (kernels.CALL.names or ()).index(name) for name in ("fill", "divisor", "itself", "bias_step", "in_place")
+)
 
 
 def pack(call: Call, w: Array) -> Array:

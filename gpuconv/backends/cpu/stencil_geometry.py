@@ -24,8 +24,6 @@ _SCRATCH_BYTES = 384 << 10
 """Packed input of a task: it stays in a second-level cache."""
 _TASK_FLOPS = 100e6
 """Most work of a task, so that a slice of tasks ends soon after a signal."""
-_SMALL_FLOPS = 400e3
-"""Work that one thread does sooner than it hands half of it over."""
 _LONGEST_ROW_BYTES = 8192
 
 
@@ -59,7 +57,7 @@ def _odd_lines(n: int) -> int:
 @functools.lru_cache(maxsize=1024)
 def stencil_geometry(problem: ConvProblem, accumulator: str, tasks: int = 0) -> Geometry:
     """Return the tables of a forward problem; at least `tasks` tasks are wanted, by default some for each thread."""
-    wanted = 1 if problem.flops < _SMALL_FLOPS else tasks or 4 * threads.count()
+    wanted = 1 if problem.flops < threads.SMALL_FLOPS else tasks or 4 * threads.count()
     size = np.dtype(accumulator).itemsize
     lanes = simd.vector_bits() // 8 // size
     kernel, stride, dilation = (_three(values, 1) for values in (problem.kernel, problem.stride, problem.dilation))

@@ -184,7 +184,7 @@ def weight_gradient(call: Call, w: Array, x: list[int], y: list[int], source: in
     words[:5] = (
         forward.ctypes.data, kernels.block_packing(source, code), x[0], y[0], partials.ctypes.data,
     )  # fmt: skip
-    threads.run(_gradient(code), words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=call.flops < 200e3)
+    threads.run(_gradient(code), words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=call.flops < threads.SMALL_FLOPS)
     sums = partials[0] if g.partials == 1 else np.add.reduce(partials, axis=0)
     shape = (problem.out_channels, problem.in_channels // problem.groups, *(1,) * (3 - problem.rank), *problem.kernel)
     if len(g.slices) == 1:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import gemm, memory, threads
-from gpuconv.backends.cpu.memory import LINE
+from gpuconv.backends.cpu.memory import LINE, address_of
 from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, possible_forms
 from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel, products
 from gpuconv.dispatch import Call
@@ -136,15 +136,11 @@ def workspace(call: Call) -> int:
     return weights + most
 
 
-def _address(array: Array) -> int:
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
-
-
 def _operand(problem: ConvProblem, array: Array) -> list[int]:
     """Return x's or y's address and the bytes between neighbours: batch, channel, z, y, x."""
     batch, *rest = array.strides if problem.batched else (0, *array.strides)
     channel = rest.pop(0 if problem.layout == "channels_first" else -1)
-    return [_address(array), batch, channel, *(0,) * (3 - problem.rank), *rest]
+    return [address_of(array), batch, channel, *(0,) * (3 - problem.rank), *rest]
 
 
 def _correlated(call: Call, w: Array) -> Array:
@@ -163,11 +159,11 @@ def _weights(problem: ConvProblem, w: Array) -> list[int]:
     """Return w's address and the bytes between neighbours: group, output, channel, z, y, x."""
     outputs, channels, *spatial = w.strides
     group = outputs * (problem.out_channels // problem.groups)
-    return [_address(w), group, outputs, channels, *(0,) * (3 - problem.rank), *spatial]
+    return [address_of(w), group, outputs, channels, *(0,) * (3 - problem.rank), *spatial]
 
 
 def _line(array: Array) -> int:
-    return -(-_address(array) // LINE) * LINE
+    return -(-address_of(array) // LINE) * LINE
 
 
 def pack(call: Call, w: Array) -> Array:
@@ -234,8 +230,8 @@ def _correlate(problem: ConvProblem, x: Array, w: Array, y: Array, bias: Array |
     fill = np.array([problem.padding_value], np.float32)
     words = g.words.copy()
     words[: _STAGE + 2] = (
-        *_operand(problem, x), *_operand(problem, y), *_weights(problem, w), 0 if bias is None else _address(bias),
-        _address(fill), u, v, INPUTS, products(),
+        *_operand(problem, x), *_operand(problem, y), *_weights(problem, w), 0 if bias is None else address_of(bias),
+        address_of(fill), u, v, INPUTS, products(),
     )  # fmt: skip
     code = kernel(g.form)
     if g.split:
