@@ -13,11 +13,11 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import carray, cfunc, from_dtype, njit, types
-from numba.extending import intrinsic
+from numba import carray, cfunc, njit, types
 
 from gpuconv.backends.cpu import simd, threads
 from gpuconv.backends.cpu import stencil_kernels as kernels
+from gpuconv.backends.cpu.records import record, record_at
 from gpuconv.backends.cpu.simd import CODES, call, fill_run, store, zero
 from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
 from gpuconv.backends.cpu.stencil_taps import most_taps, tap_sums, total
@@ -33,7 +33,7 @@ __all__ = ["scratch_bytes", "weight_gradient"]
 _TASKS = 32
 _TASK_FLOPS = 100e6
 
-_GRADIENT = kernels.record(
+_GRADIENT = record(
     # the forward problem's record, and its `pack`
     "forward pack x y partials partial_bytes batch taps part_blocks group_chunk group_chunks sums_offset"
 )
@@ -84,14 +84,7 @@ def scratch_bytes(problem: ConvProblem, accumulator: str) -> int:
     return _geometry(problem, accumulator).scratch_bytes
 
 
-@intrinsic
-def _gradient_record(typingctx: Any, address: Any) -> Any:
-    """Return the address of a record as a pointer."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(from_dtype(_GRADIENT))(types.int64), codegen
+_gradient_record = record_at(_GRADIENT)
 
 
 @njit(error_model="numpy")

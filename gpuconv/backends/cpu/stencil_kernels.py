@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
-from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.records import record, record_at
 from gpuconv.backends.cpu.rows import copy_places, copy_rows, fill_places, split_rows, write_places
 from gpuconv.backends.cpu.simd import call, load, read, store
 from gpuconv.backends.cpu.stencil_tiles import PART_BYTES
@@ -25,16 +24,10 @@ __all__ = [
     "block_packing",
     "call_record",
     "correlation",
-    "record",
     "row_packing",
     "row_writing",
     "source_place",
 ]
-
-
-def record(names: str) -> np.dtype[Any]:
-    """Return the dtype of a record of int64."""
-    return np.dtype([(name, np.int64) for name in names.split()])
 
 
 CALL = record(
@@ -138,14 +131,7 @@ def _pack_row(to, start, first, count, pitch, advance, size_x, step, mode, is_ou
         fill_places(to + count * size, pitch - count, fill, accumulator)
 
 
-@intrinsic
-def call_record(typingctx: Any, address: Any) -> Any:
-    """Return the address of a call record as a pointer."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(from_dtype(CALL))(types.int64), codegen
+call_record = record_at(CALL)
 
 
 @njit(error_model="numpy")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv.backends.cpu import gemm, memory, threads
+from gpuconv.backends.cpu import gemm, memory, threads, winograd_gradient
 from gpuconv.backends.cpu.memory import LINE, address_of
 from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, possible_forms
 from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel, products
@@ -81,12 +81,12 @@ def _phases(call: Call) -> tuple[_Phase, ...]:
 @functools.lru_cache(maxsize=4096)
 def supports(call: Call, device: Device) -> str | None:
     """Return None, or the reason why it cannot serve the call."""
-    if call.operation == "weight_gradient":
-        return "it does not compute weight gradients"
     if call.dtype != "float32":
         return "it computes in float32 only"
     if call.precision == "highest":
         return "precision='highest' excludes transforms"
+    if call.operation == "weight_gradient":
+        return _supports_gradient(call.problem)
     if call.operation != "forward" and call.problem.padding_mode != "zeros":
         return "the gradient of a border other than zeros is folded by direct"
     problem = call.problem if call.operation == "forward" else call.problem.adjoint()
@@ -104,8 +104,22 @@ def supports(call: Call, device: Device) -> str | None:
     return None
 
 
+def _supports_gradient(problem: ConvProblem) -> str | None:
+    if math.prod(problem.w_shape) == 0:
+        return "the result is empty"
+    if min(problem.in_channels, problem.out_channels) // problem.groups < _LEAST_CHANNELS:
+        return f"its weight gradients need at least {_LEAST_CHANNELS} channels and outputs in each group"
+    if any(b > 1 for b in problem.input_dilation):
+        return "its weight gradients take no input dilation"
+    if not winograd_gradient.possible(problem):
+        return "it needs a kernel of 2 or more taps along one of the last two axes, after division by the stride"
+    return None
+
+
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
+    if call.operation == "weight_gradient":
+        return winograd_gradient.cost(call.problem, device.threads)
     total = 0.0
     for phase in _phases(call):
         if phase.call is None:
@@ -123,6 +137,8 @@ def cost(call: Call, device: Device) -> float:
 
 def workspace(call: Call) -> int:
     """Return the bytes of transformed weights and inputs and of all threads' scratch memory."""
+    if call.operation == "weight_gradient":
+        return winograd_gradient.workspace(call.problem)
     weights, most = 0, 0
     for phase in _phases(call):
         if phase.call is not None and phase.is_transformed:
@@ -196,6 +212,9 @@ def _transform(problem: ConvProblem, w: Array, to: int, g: Geometry) -> None:
 
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
+    if call.operation == "weight_gradient":
+        winograd_gradient.weight_gradient(call, x, w, y)
+        return
     if call.operation != "forward":
         x, y = y, x
     sums_bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
