@@ -29,6 +29,7 @@ __all__ = ["cost", "pack", "run", "supports", "workspace"]
 
 _LEAST_CHANNELS = 16
 """Sums of fewer channels are too short for the bound on the error, and too few for the transforms to pay."""
+_LEAST_POSITIONS = 48
 _MOST_PHASES = 64
 _SECONDS_OF_ONE = 1.2e-9
 """An output's, where they lie too far apart to be written by vectors."""
@@ -109,6 +110,8 @@ def _supports_gradient(problem: ConvProblem) -> str | None:
         return "the result is empty"
     if min(problem.in_channels, problem.out_channels) // problem.groups < _LEAST_CHANNELS:
         return f"its weight gradients need at least {_LEAST_CHANNELS} channels and outputs in each group"
+    if problem.batch * math.prod(problem.output) < _LEAST_POSITIONS:
+        return f"sums of fewer than {_LEAST_POSITIONS} positions are too short for the bound on its error"
     if any(b > 1 for b in problem.input_dilation):
         return "its weight gradients take no input dilation"
     if not winograd_gradient.possible(problem):
