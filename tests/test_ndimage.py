@@ -7,7 +7,7 @@ import inspect
 import numpy as np
 import pytest
 
-from gpuconv import UnsupportedError, ndimage
+from gpuconv import ndimage
 from gpuconv.ndimage import engine
 from gpuconv.ndimage.smoothing import gaussian_weights
 

@@ -117,13 +117,13 @@ def _check_output(dtype: np.dtype[Any], *, is_complex: bool) -> None:
         raise RuntimeError(f"output has dtype {dtype}, which is not supported here; valid are {', '.join(valid)}")
 
 
-def finish(result: Array, output: Any, out: Any, like: Any) -> Any:
+def finish(result: Array, output: Any, out: Any, like: Any) -> Array:
     """Return what a function gives: the caller's own array, or the result in the kind of its input."""
-    if out is not None:
-        return out
-    if output is None or isinstance(output, (str, type, np.dtype)):
-        return arrays.give_back(result, like)
-    return output if hasattr(output, "shape") else result
+    given: Any = output if out is None else out
+    if given is None or isinstance(given, (str, type, np.dtype)):
+        given = arrays.give_back(result, like)
+    final: Array = given if hasattr(given, "shape") else result
+    return final
 
 
 def per_axis(name: str, value: Any, count: int) -> list[Any]:
@@ -190,7 +190,7 @@ def check_steps(step: Any, count: int) -> list[int]:
 
 
 def check_cval(cval: Any, x: Array, weights: Array | None = None) -> None:
-    """Raise for a complex `cval` around real input, as SciPy does: a TypeError, or with complex weights a ValueError."""
+    """Raise for a complex `cval` around real input: a TypeError, or with complex weights a ValueError, as in SciPy."""
     if x.dtype.kind != "c" and np.iscomplexobj(cval):
         kind = TypeError if weights is None or weights.dtype.kind != "c" else ValueError
         raise kind(f"cval={cval!r}: Cannot provide a complex-valued cval when the input is real.")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuconv.ndimage.correlation import correlate1d
 from gpuconv.ndimage.arguments import (
     adopt,
     border,
@@ -18,6 +17,7 @@ from gpuconv.ndimage.arguments import (
     per_axis,
     prepare_output,
 )
+from gpuconv.ndimage.correlation import correlate1d
 from gpuconv.ndimage.passes import Pass
 from gpuconv.ndimage.precision import How
 from gpuconv.ndimage.separable import filter_passes
@@ -247,7 +247,7 @@ def _prepared(
     axes = check_axes(axes, x.ndim)
     modes = per_axis("mode", mode, len(axes))
     if "valid" in modes:
-        raise ValueError(f"mode={mode!r}: 'valid' parts along different axes have different shapes; filter with a border")
+        raise ValueError(f"mode={mode!r}: the 'valid' results along different axes differ in shape; name a border")
     result = prepare_output(output, x, x.shape, is_complex=x.dtype.kind == "c", out=out)
     return (x.copy() if np.may_share_memory(x, result) else x), result, axes, modes
 

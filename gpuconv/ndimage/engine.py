@@ -41,7 +41,7 @@ class Filter(NamedTuple):
     Attributes
     ----------
     weights : array
-        One axis for each of the input; with `bank`, before them one for the filters of a bank, which the result has too.
+        One axis for each of the input; with `bank`, before them one for a bank's filters, which the result has too.
         Complex weights are multiplied as they are: conjugating them is the caller's part.
     origins, steps : tuple of int
         One for each axis.
@@ -114,7 +114,8 @@ def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> N
     geometry = Geometry.make(x, f, fold, cval)
     if name_of(output.dtype) not in ("float16", "bfloat16", "float32", "float64"):
         how = how._replace(precision="highest")
-    dtype = how.sums(x.dtype, output.dtype, is_long=math.prod(f.kernel) > f.longest and not _is_transform(x, geometry, how))
+    is_long = math.prod(f.kernel) > f.longest and not _is_transform(x, geometry, how)
+    dtype = how.sums(x.dtype, output.dtype, is_long=is_long)
     kernel = fold.kernel(f.weights)
     w: Array | Factors = rounded(kernel, dtype)
     if f.divisor != 1.0:
@@ -128,8 +129,8 @@ def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> N
     result = run(
         "forward", fold.rank, fold.apply(x.astype(dtype, copy=False)),
         np.asarray(rounded(kernel, dtype), like=x), None,
-        (geometry.steps, geometry.padding, 0, 1, 1, geometry.mode, "channels_first"), how.precision, how.backend, "auto",
-        target, names=("input", "weights"), padding_value=geometry.fill,
+        (geometry.steps, geometry.padding, 0, 1, 1, geometry.mode, "channels_first"), how.precision, how.backend,
+        "auto", target, names=("input", "weights"), padding_value=geometry.fill,
     )  # fmt: skip
     if f.divisor != 1.0:
         np.divide(result, f.divisor, out=result)
@@ -149,6 +150,7 @@ class Geometry(NamedTuple):
 
     @classmethod
     def make(cls, x: Array, f: Filter, fold: Fold, cval: Any) -> Geometry:
+        """Return that of a filter of `x`."""
         mode = "zeros" if f.mode == "valid" else f.mode
         fill = float(cval) if f.mode == "zeros" else 0.0
         count = f.weights.shape[0] if f.bank else 1
@@ -164,9 +166,8 @@ def compute(
     """Run the algorithm that reads `x` and writes `output` in their own dtypes; return whether there is one."""
     if not (x.dtype.isnative and output.dtype.isnative):
         return False
-    found = _ready(
-        geometry, name_of(x.dtype), dtype.name, name_of(output.dtype), isinstance(w, Factors), how.precision, how.backend
-    )
+    dtypes = name_of(x.dtype), name_of(dtype), name_of(output.dtype)
+    found = _ready(geometry, dtypes, isinstance(w, Factors), how.precision, how.backend)
     if found is None:
         return False
     call, module = found
@@ -180,9 +181,13 @@ def compute(
 
 @functools.lru_cache(maxsize=4096)
 def _ready(
-    geometry: Geometry, source: str, sums: str, result: str, factored: bool, precision: str, backend: str
+    geometry: Geometry, dtypes: tuple[str, str, str], factored: bool, precision: str, backend: str
 ) -> tuple[Call, ModuleType] | None:
-    """Return the call that a filter is and the algorithm that serves it; None where none does."""
+    """Return the call that a filter is and the algorithm that serves it; None where none does.
+
+    `dtypes` are those of the input, the sums and the result.
+    """
+    source, sums, result = dtypes
     problem = ConvProblem.make(
         geometry.x_shape, geometry.w_shape, stride=geometry.steps, padding=geometry.padding,
         padding_mode=geometry.mode, padding_value=geometry.fill,
@@ -198,7 +203,7 @@ def _ready(
 def _is_transform(x: Array, geometry: Geometry, how: How) -> bool:
     """Whether a single-precision filter would run as a transform: by what "highest" precision rules out."""
     name = name_of(x.dtype)
-    found = _ready(geometry, name, name, name, False, how.precision, how.backend) if name == "float32" else None
+    found = _ready(geometry, (name,) * 3, False, how.precision, how.backend) if name == "float32" else None
     if found is None:
         return False
     call, module = found

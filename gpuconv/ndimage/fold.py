@@ -39,6 +39,7 @@ class Fold:
 
     @property
     def rank(self) -> int:
+        """How many spatial axes there are."""
         return len(self._groups)
 
     def pick(self, values: Sequence[Any], default: Any) -> tuple[Any, ...]:
@@ -46,6 +47,7 @@ class Fold:
         return tuple(next((values[axis] for axis in group if self._full[axis] != 1), default) for group in self._groups)
 
     def kernel(self, weights: Array) -> Array:
+        """Return weights, one axis for each of the input, in the dispatcher's form."""
         count = weights.shape[0] if self._bank else 1
         return weights.reshape(count, 1, *self.pick(self._full, 1))
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuconv.ndimage.engine import store
-from gpuconv.ndimage.precision import How
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from gpuconv.ndimage.precision import How
 
     Array = NDArray[Any]
 

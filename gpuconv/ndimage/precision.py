@@ -1,8 +1,8 @@
 """The precision policy of `gpuconv.ndimage`: what sums are kept in, and how far a result may be from SciPy's.
 
-SciPy multiplies and adds in float64, whatever the dtypes of input and output. So does gpuconv, with one exception: where
-input and output are both of single precision (float16, bfloat16, float32, complex64) and `precision` is "high", its
-default, sums are kept in float32
+SciPy multiplies and adds in float64, whatever the dtypes of input and output. So does gpuconv, with one exception:
+where input and output are both of single precision (float16, bfloat16, float32, complex64) and `precision` is "high",
+its default, sums are kept in float32
 
 - for up to `LONGEST_PASS` weights along one axis, in the filters that work axis by axis,
 - for up to `LARGEST_KERNEL` weights of `correlate` and `convolve`,
@@ -18,7 +18,8 @@ images are some hundred times smaller, but a long mean of equal numbers comes wi
 ``dtype="float32"`` and ``"float64"`` are for any input. Results in integers are never computed by a transform, whose
 error may fall short of a whole number.
 
-Between the passes of a filter values have the output's dtype, as in SciPy, or float32 where that is float16 or bfloat16.
+Between the passes of a filter values have the output's dtype, as in SciPy, or float32 where that is float16 or
+bfloat16.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from gpuconv import arrays, dispatch
 from gpuconv.dtypes import name_of
 from gpuconv.errors import DtypeError, UnsupportedError
 
-__all__ = ["LARGEST_KERNEL", "LONGEST_PASS", "How", "bound", "between_passes"]
+__all__ = ["LARGEST_KERNEL", "LONGEST_PASS", "How", "between_passes", "bound"]
 
 LONGEST_PASS = 128
 LARGEST_KERNEL = 1024

@@ -23,8 +23,8 @@ __all__ = ["filter_passes"]
 
 
 def filter_passes(
-    input: Any, x: Array, passes: Sequence[Pass], output: Any, cval: Any, nan: str | None, mask: Any, how: How, out: Any,
-    *, promotes: int = 0,
+    input: Any, x: Array, passes: Sequence[Pass], output: Any, cval: Any, nan: str | None, mask: Any, how: How,
+    out: Any, *, promotes: int = 0,
 ) -> Array:  # fmt: skip
     """Check what is left to check, run the passes on the adopted input `x`, and return the result."""
     weights = passes[0].weights if passes else None
