@@ -192,7 +192,7 @@ def _correlate(
     check_missing(nan, mask, x, lambda: (w.sum(along), np.abs(w).sum(along)))
     is_complex = "c" in (x.dtype.kind, w.dtype.kind)
     result = prepare_output(output, x, f.shape(x.shape), is_complex=is_complex, promotes=4, out=out)
-    there = present(x, nan, mask)
+    there = present(x, nan, mask, cval)
     if there is None:
         correlate_into(result, x, f, cval, how)
     else:

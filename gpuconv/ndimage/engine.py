@@ -19,7 +19,7 @@ from gpuconv.dispatch import Call, Factors, choose
 from gpuconv.dtypes import name_of
 from gpuconv.errors import UnsupportedError
 from gpuconv.ndimage.fold import Fold
-from gpuconv.ndimage.precision import LARGEST_KERNEL, How
+from gpuconv.ndimage.precision import LARGEST_KERNEL, LONGEST_PASS, How
 from gpuconv.problem import ConvProblem
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> N
     geometry = Geometry.make(x, f, fold, cval)
     if name_of(output.dtype) not in ("float16", "bfloat16", "float32", "float64"):
         how = how._replace(precision="highest")
-    is_long = math.prod(f.kernel) > f.longest and not _is_transform(x, geometry, how)
+    # Means are sums of their own, which no transform computes.
+    is_long = math.prod(f.kernel) > f.longest and (f.divisor != 1.0 or not _is_transform(x, geometry, how))
     dtype = how.sums(x.dtype, output.dtype, is_long=is_long)
     kernel = fold.kernel(f.weights)
     w: Array | Factors = rounded(kernel, dtype)
@@ -122,7 +123,9 @@ def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> N
         # Filters with a divisor are one pass along one axis.
         w = Factors(tuple(kernel.reshape(-1) if k > 1 else np.ones(1) for k in kernel.shape[2:]), f.divisor)
     elif x.size >= _WORTH_FACTORING and fold.rank == 2 and min(kernel.shape[2:]) > 2 and not f.bank:
-        w = _factors(kernel[0, 0], dtype) or w
+        # Of long single-precision sums a transform was chosen before, or float64.
+        if max(kernel.shape[2:]) <= LONGEST_PASS or how.dtype is not None or dtype == np.float64:
+            w = _factors(kernel[0, 0], dtype) or w
     if compute(output, x, fold, w, geometry, dtype, how):
         return
     target = fold.view(output) if output.dtype == dtype and not np.may_share_memory(output, x) else None
@@ -173,7 +176,7 @@ def compute(
     call, module = found
     target = None if np.may_share_memory(output, x) else fold.view(output)
     y = np.empty(call.problem.y_shape, output.dtype, like=output) if target is None else target
-    module.run(call, fold.apply(x), w, y)
+    module.run(call, fold.apply(x), w, y, None)
     if target is None:
         output[...] = fold.undo(y, output.shape)
     return True

@@ -51,14 +51,14 @@ def check_missing(nan: Any, mask: Any, x: Array, weight_sums: Callable[[], tuple
             )
 
 
-def present(x: Array, nan: str | None, mask: Any) -> Array | None:
-    """Return which elements of the input are there, or None where all are."""
+def present(x: Array, nan: str | None, mask: Any, cval: Any) -> Array | None:
+    """Return which elements of the input are there, or None where all are, and the outside `cval` is no NaN."""
     if nan is None and mask is None:
         return None
     there = np.ones(x.shape, bool, like=x) if nan is None or x.dtype.kind not in "fcV" else ~np.isnan(x)
     if mask is not None:
         there &= ~np.asarray(mask, like=x).astype(bool)
-    return None if there.all() else there
+    return None if there.all() and not np.isnan(cval) else there
 
 
 def run_present(
@@ -73,19 +73,20 @@ def run_present(
 
     `run` runs the filter on an array into an array, given `cval` and how.
     """
-    if nan == "zero":
-        run(np.where(there, x, np.zeros((), x.dtype)), output, cval, how)
-        return
-    single = how.dtype == "float32" or (how.dtype == "same" and x.dtype.itemsize <= (8 if x.dtype.kind == "c" else 4))
-    part = np.dtype(np.float32 if single else np.float64)
-    how = how._replace(dtype=part.name, precision="highest")
     # An outside of NaN is missing too.
     outside_is_there = not np.isnan(cval)
+    cval = cval if outside_is_there else 0.0
+    filled = np.where(there, x, np.zeros((), x.dtype))
+    if nan == "zero":
+        run(filled, output, cval, how)
+        return
+    part = how.sums(x.dtype, output.dtype, is_long=True)
+    how = how._replace(dtype=part.name, precision="highest")
     wide = np.result_type(part, np.complex64)
     sums = np.empty(output.shape, wide if output.dtype.kind == "c" else part, like=x)
     weights = np.empty(output.shape, wide if np.iscomplexobj(total) else part, like=x)
     source = wide if x.dtype.kind == "c" else part
-    run(np.where(there, x, np.zeros((), x.dtype)).astype(source), sums, cval if outside_is_there else 0.0, how)
+    run(filled.astype(source), sums, cval, how)
     run(there.astype(part), weights, float(outside_is_there), how)
     with np.errstate(divide="ignore", invalid="ignore"):
         result = sums / weights * total

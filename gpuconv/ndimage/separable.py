@@ -40,7 +40,7 @@ def filter_passes(
         output, x, passes_shape(x.shape, passes), is_complex=is_complex and bool(passes or promotes), promotes=promotes,
         out=out,
     )  # fmt: skip
-    there = present(x, nan, mask)
+    there = present(x, nan, mask, cval)
     if there is None:
         run_passes(x, passes, cval, result, how)
     else:
