@@ -18,7 +18,7 @@ from gpuconv.boundary import MODES, source_index
 from gpuconv.dispatch import Call, Factors, choose
 from gpuconv.dtypes import name_of
 from gpuconv.errors import UnsupportedError
-from gpuconv.ndimage.fold import Fold
+from gpuconv.ndimage.fold import Fold, fold_of
 from gpuconv.ndimage.precision import LARGEST_KERNEL, LONGEST_PASS, How
 from gpuconv.problem import ConvProblem
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["Filter", "Geometry", "compute", "correlate_into", "rounded", "store"]
+__all__ = ["Filter", "Geometry", "compute", "correlate_into", "geometry_of", "padding_of", "rounded", "store"]
 
 _WORTH_FACTORING = 1 << 14
 """Elements of an image from which on its weights are looked at for factors."""
@@ -69,9 +69,7 @@ class Filter(NamedTuple):
     @property
     def padding(self) -> tuple[tuple[int, int], ...]:
         """The border before and after each axis."""
-        if self.mode == "valid":
-            return ((0, 0),) * len(self.origins)
-        return tuple((k // 2 + s, k - 1 - k // 2 - s) for k, s in zip(self.kernel, self.origins, strict=True))
+        return padding_of(self.kernel, self.origins, self.mode)
 
     def shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the result.
@@ -81,13 +79,26 @@ class Filter(NamedTuple):
         ShapeError
             If the weights are longer than the input in "valid" mode.
         """
-        sizes = map(_outputs, x_shape, self.kernel, self.padding, self.steps)
-        return (self.weights.shape[0], *sizes) if self.bank else tuple(sizes)
+        sizes = _outputs(x_shape, self.kernel, self.padding, self.steps)
+        return (self.weights.shape[0], *sizes) if self.bank else sizes
 
 
 @functools.lru_cache(maxsize=1024)
-def _outputs(n: int, k: int, padding: tuple[int, int], step: int) -> int:
-    return ConvProblem.make((1, 1, n), (1, 1, k), padding=(padding,), stride=step).output[0] if n else 0
+def padding_of(kernel: tuple[int, ...], origins: tuple[int, ...], mode: str) -> tuple[tuple[int, int], ...]:
+    """Return the border before and after each axis."""
+    if mode == "valid":
+        return ((0, 0),) * len(origins)
+    return tuple((k // 2 + shift, k - 1 - k // 2 - shift) for k, shift in zip(kernel, origins, strict=True))
+
+
+@functools.lru_cache(maxsize=1024)
+def _outputs(
+    x_shape: tuple[int, ...], kernel: tuple[int, ...], padding: tuple[tuple[int, int], ...], steps: tuple[int, ...]
+) -> tuple[int, ...]:
+    return tuple(
+        ConvProblem.make((1, 1, n), (1, 1, k), padding=(pair,), stride=step).output[0] if n else 0
+        for n, k, pair, step in zip(x_shape, kernel, padding, steps, strict=True)
+    )
 
 
 def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> None:
@@ -110,8 +121,9 @@ def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> N
     if sum(k > 1 for k in f.kernel) > 3:
         _by_taps(output, x, f, cval, how)
         return
-    fold = Fold(f.kernel, bank=f.bank)
-    geometry = Geometry.make(x, f, fold, cval)
+    fold = fold_of(f.kernel, bank=f.bank)
+    fill = float(cval) if f.mode == "zeros" else 0.0
+    geometry = geometry_of(x.shape, f.weights.shape, f.bank, f.padding, f.steps, f.mode, fill)
     if name_of(output.dtype) not in ("float16", "bfloat16", "float32", "float64"):
         how = how._replace(precision="highest")
     # Means are sums of their own, which no transform computes.
@@ -123,9 +135,10 @@ def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> N
         # Filters with a divisor are one pass along one axis.
         w = Factors(tuple(kernel.reshape(-1) if k > 1 else np.ones(1) for k in kernel.shape[2:]), f.divisor)
     elif x.size >= _WORTH_FACTORING and fold.rank == 2 and min(kernel.shape[2:]) > 2 and not f.bank:
-        # Of long single-precision sums a transform was chosen before, or float64.
-        if max(kernel.shape[2:]) <= LONGEST_PASS or how.dtype is not None or dtype == np.float64:
-            w = _factors(kernel[0, 0], dtype) or w
+        factors = _factors(kernel[0, 0], dtype)
+        # What was allowed as a transform may not become two passes of long sums.
+        is_short = max(kernel.shape[2:]) <= LONGEST_PASS or dtype == np.float64 or how.dtype is not None
+        w = factors if factors is not None and is_short else w
     if compute(output, x, fold, w, geometry, dtype, how):
         return
     target = fold.view(output) if output.dtype == dtype and not np.may_share_memory(output, x) else None
@@ -151,16 +164,19 @@ class Geometry(NamedTuple):
     mode: str
     fill: float
 
-    @classmethod
-    def make(cls, x: Array, f: Filter, fold: Fold, cval: Any) -> Geometry:
-        """Return that of a filter of `x`."""
-        mode = "zeros" if f.mode == "valid" else f.mode
-        fill = float(cval) if f.mode == "zeros" else 0.0
-        count = f.weights.shape[0] if f.bank else 1
-        return cls(
-            fold.shape(x.shape), (count, 1, *fold.pick(f.kernel, 1)), fold.pick(f.padding, (0, 0)),
-            fold.pick(f.steps, 1), mode, fill,
-        )  # fmt: skip
+
+@functools.lru_cache(maxsize=4096)
+def geometry_of(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], bank: bool, padding: tuple[tuple[int, int], ...],
+    steps: tuple[int, ...], mode: str, fill: float,
+) -> Geometry:  # fmt: skip
+    """Return the geometry of a filter: see `Filter`."""
+    kernel, count = (w_shape[1:], w_shape[0]) if bank else (w_shape, 1)
+    fold = fold_of(kernel, bank=bank)
+    return Geometry(
+        fold.shape(x_shape), (count, 1, *fold.pick(kernel, 1)), fold.pick(padding, (0, 0)), fold.pick(steps, 1),
+        "zeros" if mode == "valid" else mode, fill,
+    )  # fmt: skip
 
 
 def compute(
@@ -232,13 +248,15 @@ def rounded(weights: Array, dtype: np.dtype[Any]) -> Array:
 
     The sum is the filter's response to a constant: a Gaussian's must not brighten or darken an image.
     """
-    result = weights.astype(dtype)
-    if result.dtype == weights.dtype or not np.isfinite(result).all():
-        return result
+    if weights.dtype == dtype:
+        return weights
+    result = np.array(weights, dtype, order="C")
     # A bank's filters, along the first of the dispatcher's axes, each have a sum of their own.
-    for each, exact in zip(result, weights, strict=True) if weights.ndim > 2 else ((result, weights),):
-        largest = np.unravel_index(np.argmax(np.abs(exact)), exact.shape)
-        each[largest] = each[largest] + (exact - each).sum()
+    count = weights.shape[0] if weights.ndim > 2 else 1
+    for rounded_one, exact in zip(result.reshape(count, -1), weights.reshape(count, -1), strict=True):
+        change = (exact - rounded_one).sum()
+        if change != 0 and np.isfinite(change):
+            rounded_one[np.abs(exact).argmax()] += change
     return result
 
 

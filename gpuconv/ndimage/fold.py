@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["Fold"]
+__all__ = ["Fold", "fold_of"]
 
 
 class Fold:
@@ -35,7 +36,12 @@ class Fold:
         if len(groups) > 3:
             batch = [axis for axis, k in enumerate(kernel) if k == 1]
             groups = [[axis] for axis, k in enumerate(kernel) if k != 1]
-        self._batch, self._groups, self._full, self._bank = batch, groups or [[]], kernel, bank
+        self._groups, self._full, self._bank = groups or [[]], kernel, bank
+        self._all = (tuple(batch), *(tuple(group) for group in self._groups))
+        self._input_order = [*batch, *(axis for group in groups for axis in group)]
+        # The bank's axis, the first of a result, comes after the batch.
+        order = [axis + 1 for axis in self._input_order]
+        self._output_order = [*order[: len(batch)], 0, *order[len(batch) :]] if bank else self._input_order
 
     @property
     def rank(self) -> int:
@@ -53,27 +59,32 @@ class Fold:
 
     def shape(self, shape: tuple[int, ...], channels: int = 1) -> tuple[int, ...]:
         """Return the dispatcher's shape of an array."""
-        batch, *spatial = (math.prod(shape[axis] for axis in group) for group in (self._batch, *self._groups))
-        return batch, channels, *spatial
+        return _folded(self._all, shape, channels)
 
     def apply(self, a: Array) -> Array:
         """Return the input in the dispatcher's form."""
-        return a.transpose(self._order(0, [])).reshape(self.shape(a.shape))
-
-    def _order(self, first: int, channels: list[int]) -> list[int]:
-        spatial = (axis + first for group in self._groups for axis in group)
-        return [*(axis + first for axis in self._batch), *channels, *spatial]
+        return a.transpose(self._input_order).reshape(self.shape(a.shape))
 
     def view(self, a: Array) -> Array | None:
         """Return the result `a` in the dispatcher's form if that is a view into its memory."""
-        if self._bank:
-            folded = a.transpose(self._order(1, [0])).reshape(self.shape(a.shape[1:], a.shape[0]))
-        else:
-            folded = self.apply(a)
+        shape = self.shape(a.shape[1:], a.shape[0]) if self._bank else self.shape(a.shape)
+        folded = a.transpose(self._output_order).reshape(shape)
         return folded if np.may_share_memory(folded, a) else None
 
     def undo(self, folded: Array, shape: tuple[int, ...]) -> Array:
         """Return a result from its folded form."""
-        order = self._order(1, [0]) if self._bank else self._order(0, [])
+        order = self._output_order
         opened = folded.reshape([shape[axis] for axis in order])
         return opened.transpose(np.argsort(order)) if order else opened
+
+
+@functools.lru_cache(maxsize=1024)
+def fold_of(kernel: tuple[int, ...], *, bank: bool = False) -> Fold:
+    """Return the fold for weights of so many elements along the input's axes."""
+    return Fold(kernel, bank=bank)
+
+
+@functools.lru_cache(maxsize=1024)
+def _folded(groups: tuple[tuple[int, ...], ...], shape: tuple[int, ...], channels: int) -> tuple[int, ...]:
+    batch, *spatial = (math.prod(shape[axis] for axis in group) for group in groups)
+    return batch, channels, *spatial

@@ -11,8 +11,8 @@ import numpy as np
 
 from gpuconv.dispatch import Factors
 from gpuconv.dtypes import name_of
-from gpuconv.ndimage.engine import Filter, Geometry, compute, correlate_into, rounded
-from gpuconv.ndimage.fold import Fold
+from gpuconv.ndimage.engine import Filter, compute, correlate_into, geometry_of, padding_of, rounded
+from gpuconv.ndimage.fold import fold_of
 from gpuconv.ndimage.precision import LONGEST_PASS, How, between_passes
 
 if TYPE_CHECKING:
@@ -101,12 +101,9 @@ def _pair(x: Array, passes: Sequence[Pass], output: Array, how: How) -> tuple[Pa
 def _run_pair(x: Array, pair: tuple[Pass, ...], cval: Any, output: Array, how: How) -> bool:
     """Run a pass along each of the last two axes as one filter; return whether there is an algorithm for it."""
     w = Factors(tuple(rounded(step.weights, x.dtype) for step in pair), math.prod(step.divisor for step in pair))
-    before = (1,) * (x.ndim - 2)
-    both = Filter(
-        np.broadcast_to(1.0, (*before, *(step.weights.size for step in pair))),
-        (*(0 for _ in before), *(step.origin for step in pair)),
-        (*before, 1, 1),
-        pair[0].mode,
-    )
-    fold = Fold(both.kernel)
-    return compute(output, x, fold, w, Geometry.make(x, both, fold, cval), x.dtype, how)
+    before, mode = (1,) * (x.ndim - 2), pair[0].mode
+    kernel = (*before, *(step.weights.size for step in pair))
+    padding = padding_of(kernel, (*(0 for _ in before), *(step.origin for step in pair)), mode)
+    fill = float(cval) if mode == "zeros" else 0.0
+    geometry = geometry_of(x.shape, kernel, False, padding, (1,) * x.ndim, mode, fill)
+    return compute(output, x, fold_of(kernel), w, geometry, x.dtype, how)
