@@ -125,6 +125,14 @@ def test_float16_gaussians_want_to_be_asked_for(name):
     np.testing.assert_allclose(ours, wanted, atol=4e-3 if name == "gaussian_laplace" else 2e-3)
 
 
+@pytest.mark.parametrize("dtype", ["u1", "i2", "i4"])
+def test_gaussians_of_equal_integers_are_those_integers(dtype):
+    x = np.repeat(np.arange(-100 if np.dtype(dtype).kind == "i" else 0, 250), 130).astype(dtype).reshape(-1, 130)
+    for sigma in (0.7, 1, 1.5, 2, 3, 4, 10):
+        ours = ndimage.gaussian_filter1d(ndimage.gaussian_filter1d(x, sigma, 1), sigma, 1)
+        np.testing.assert_array_equal(ours, x)
+
+
 def test_integers_are_never_transformed():
     """A transform's 4.9999999 would become 4."""
     for dtype in ("i8", "u2"):

@@ -6,7 +6,7 @@ Differences from SciPy:
   policy. float16 and bfloat16 are taken; by `gpuconv.ndimage.gaussian_filter` with ``dtype="same"`` only.
 - Zero weights multiply too, so a NaN or infinity reaches every output whose weights lie over it.
 - Floats that an integer output cannot hold wrap around; in SciPy the processor decides. An integer result whose exact
-  value is whole may be one less in SciPy or here: rounding differs, and the fraction is cut.
+  value is whole may be one less in SciPy or here: rounding differs, and the fraction is cut. Gaussians are never less.
 
 Keyword-only additions, whose defaults are SciPy's behaviour: `step`, `bank`, `nan` and `mask`, `dtype`, `precision`,
 `backend`, `out`; and the mode "valid".
