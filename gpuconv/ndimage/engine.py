@@ -126,12 +126,12 @@ def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> N
     geometry = geometry_of(x.shape, f.weights.shape, f.bank, f.padding, f.steps, f.mode, fill)
     if name_of(output.dtype) not in ("float16", "bfloat16", "float32", "float64"):
         how = how._replace(precision="highest")
-    # Means are sums of their own, which no transform computes.
-    is_long = math.prod(f.kernel) > f.longest and (f.divisor != 1.0 or not _is_transform(x, geometry, how))
-    dtype = how.sums(x.dtype, output.dtype, is_long=is_long)
+    is_long = math.prod(f.kernel) > f.longest
+    transforms = is_long and _is_transform(x, output, geometry, how)
+    dtype = how.sums(x.dtype, output.dtype, is_long=is_long and not transforms)
     kernel = fold.kernel(f.weights)
     w: Array | Factors = rounded(kernel, dtype)
-    if f.divisor != 1.0:
+    if f.divisor != 1.0 and not transforms:
         # Filters with a divisor are one pass along one axis.
         w = Factors(tuple(kernel.reshape(-1) if k > 1 else np.ones(1) for k in kernel.shape[2:]), f.divisor)
     elif x.size >= _WORTH_FACTORING and fold.rank == 2 and min(kernel.shape[2:]) > 2 and not f.bank:
@@ -139,7 +139,7 @@ def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> N
         # What was allowed as a transform may not become two passes of long sums.
         is_short = max(kernel.shape[2:]) <= LONGEST_PASS or dtype == np.float64 or how.dtype is not None
         w = factors if factors is not None and is_short else w
-    if compute(output, x, fold, w, geometry, dtype, how):
+    if (f.divisor == 1.0 or not transforms) and compute(output, x, fold, w, geometry, dtype, how):
         return
     target = fold.view(output) if output.dtype == dtype and not np.may_share_memory(output, x) else None
     result = run(
@@ -219,10 +219,12 @@ def _ready(
         return None
 
 
-def _is_transform(x: Array, geometry: Geometry, how: How) -> bool:
-    """Whether a single-precision filter would run as a transform: by what "highest" precision rules out."""
+def _is_transform(x: Array, output: Array, geometry: Geometry, how: How) -> bool:
+    """Whether a filter of floats would run as a transform: by what "highest" precision rules out."""
     name = name_of(x.dtype)
-    found = _ready(geometry, (name,) * 3, False, how.precision, how.backend) if name == "float32" else None
+    if name not in ("float32", "float64") or x.dtype != output.dtype or how.dtype not in (None, "same", name):
+        return False
+    found = _ready(geometry, (name,) * 3, False, how.precision, how.backend)
     if found is None:
         return False
     call, module = found

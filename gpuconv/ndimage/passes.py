@@ -103,8 +103,10 @@ def _pair(x: Array, passes: Sequence[Pass], output: Array, how: How) -> tuple[Pa
     pair = tuple(step for axis in (x.ndim - 2, x.ndim - 1) for step in passes if step.axis == axis)
     if len(pair) != 2 or pair[0].axis == pair[1].axis or pair[0].mode != pair[1].mode:
         return ()
-    is_long = any(step.weights.size > LONGEST_PASS for step in pair)
-    if how.sums(x.dtype, output.dtype, is_long=is_long) != x.dtype or any(step.step > 1 for step in pair):
+    if how.sums(x.dtype, output.dtype, is_long=False) != x.dtype:
+        return ()
+    # Long passes may be transforms, each along its own axis.
+    if any(step.step > 1 or step.weights.size > LONGEST_PASS for step in pair):
         return ()
     return pair if all(step.weights.size > 1 and step.weights.dtype.kind != "c" for step in pair) else ()
 

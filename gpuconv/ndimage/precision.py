@@ -6,7 +6,7 @@ its default, sums are kept in float32
 
 - for up to `LONGEST_PASS` weights along one axis, in the filters that work axis by axis,
 - for up to `LARGEST_KERNEL` weights of `correlate` and `convolve`,
-- for any number of them where a transform is the fastest algorithm: its error does not grow with their number.
+- for more of them where a transform is the fastest algorithm: its error does not grow with their number.
 
 Longer sums are kept in float64. Weights are rounded to the precision of the sums. With S for the sum of the weights'
 magnitudes times the largest magnitude of the input, a result of n weights then lies within `bound(n)` * S of SciPy's;
