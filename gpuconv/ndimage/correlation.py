@@ -153,8 +153,12 @@ def convolve(
 
 
 def _weights(weights: Any) -> Array:
-    array = adopt(weights)
-    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
+    array: Any = adopt(weights)
+    if hasattr(array, "get"):
+        # Weights are few, and looked at: a GPU's come to the host.
+        array = array.get()
+    wide: Array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
+    return wide
 
 
 def _correlate(

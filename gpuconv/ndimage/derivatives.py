@@ -162,6 +162,8 @@ def generic_laplace(
 
     <returns>
 
+    <raises>
+
     Examples
     --------
     >>> import numpy as np
@@ -213,6 +215,8 @@ def generic_gradient_magnitude(
         Written and returned, in place of `output`.
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -325,6 +329,8 @@ def gaussian_laplace(
 
     <returns>
 
+    <raises>
+
     Examples
     --------
     >>> import numpy as np
@@ -374,6 +380,8 @@ def gaussian_gradient_magnitude(
         Passed to `gaussian_filter`: `truncate`, `radius`, `dtype`, `precision`, `backend`.
 
     <returns>
+
+    <raises>
 
     Examples
     --------

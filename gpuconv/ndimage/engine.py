@@ -192,7 +192,7 @@ def compute(
     call, module = found
     target = None if np.may_share_memory(output, x) else fold.view(output)
     y = np.empty(call.problem.y_shape, output.dtype, like=output) if target is None else target
-    module.run(call, fold.apply(x), w, y, None)
+    module.run(call, fold.apply(x), w if isinstance(w, Factors) else np.asarray(w, like=x), y, None)
     if target is None:
         output[...] = fold.undo(y, output.shape)
     return True
