@@ -13,7 +13,8 @@ magnitudes times the largest magnitude of the input, a result of n weights then 
 the bounds of filters that work axis by axis add up. The bound is that of the worst order of signs and sizes; errors of
 images are some hundred times smaller, but a long mean of equal numbers comes within a third of it.
 
-``precision="highest"`` keeps sums in float64 and uses no transform: SciPy's results, to the rounding of float64.
+``precision="highest"`` keeps sums in float64 and uses no transform: SciPy's results, to the rounding of float64. It also
+gives exact zeros where all that a filter reaches is zero; of a transform rounding is left there.
 ``dtype="same"`` keeps sums in the input's precision, float32 for all of single precision, whatever their length, and
 ``dtype="float32"`` and ``"float64"`` are for any input. Results in integers are never computed by a transform, whose
 error may fall short of a whole number.
