@@ -10,11 +10,11 @@ its default, sums are kept in float32
 
 Longer sums are kept in float64. Weights are rounded to the precision of the sums. With S for the sum of the weights'
 magnitudes times the largest magnitude of the input, a result of n weights then lies within `bound(n)` * S of SciPy's;
-the bounds of filters that work axis by axis add up. The bound is that of the worst order of signs and sizes; errors of
-images are some hundred times smaller, but a long mean of equal numbers comes within a third of it.
+the bounds of filters that work axis by axis add up. The bound is that of the worst order of signs and sizes. Of the
+images that the tests try, those of equal numbers come nearest, to 6 % of it.
 
-``precision="highest"`` keeps sums in float64 and uses no transform: SciPy's results, to the rounding of float64. It also
-gives exact zeros where all that a filter reaches is zero; of a transform rounding is left there.
+``precision="highest"`` keeps sums in float64 and uses no transform: SciPy's results, to the rounding of float64. It
+also gives exact zeros where all that a filter reaches is zero; of a transform rounding is left there.
 ``dtype="same"`` keeps sums in the input's precision, float32 for all of single precision, whatever their length, and
 ``dtype="float32"`` and ``"float64"`` are for any input. Results in integers are never computed by a transform, whose
 error may fall short of a whole number.
