@@ -131,6 +131,12 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--group", action="append", metavar="NAME", help="only this group of cases; may be repeated")
     bench.add_argument("--seconds", type=_positive, default=0.3, help="for each case and library (%(default)s)")
     bench.add_argument("--threads", type=int, metavar="N", help="threads of every library; gpuconv's own by default")
+    bench.add_argument(
+        "--functions",
+        action="store_true",
+        help="each function of ndimage and signal, on images of 512x512 to 8192x8192",
+    )
+    bench.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, as Markdown")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     bench.add_argument("--plot", type=Path, metavar="PNG", help="draw the ratios there")
     bench.set_defaults(run=_bench)
@@ -198,11 +204,15 @@ def _info(_: argparse.Namespace) -> int:
 
 def _bench(a: argparse.Namespace) -> int:
     from gpuconv import benchmark, imaging
+    from gpuconv.benchmark_cases import CASES
+    from gpuconv.benchmark_functions import FUNCTIONS
 
+    cases = FUNCTIONS if a.functions else CASES
+    groups = tuple(dict.fromkeys(case.group for case in cases))
     for name in a.group or ():
-        if name not in benchmark.GROUPS:
-            raise _UsageError(f"--group {name} is unknown; valid are {', '.join(benchmark.GROUPS)}")
-    for option, path in (("--json", a.json), ("--plot", a.plot)):
+        if name not in groups:
+            raise _UsageError(f"--group {name} is unknown; valid are {', '.join(groups)}")
+    for option, path in (("--json", a.json), ("--plot", a.plot), ("--markdown", a.markdown)):
         if path is not None and not path.parent.is_dir():
             raise _UsageError(f"{option} {str(path)!r}: the folder {str(path.parent)!r} does not exist")
     try:
@@ -211,8 +221,10 @@ def _bench(a: argparse.Namespace) -> int:
         threads = benchmark.set_threads(a.threads)
     except (imaging.ImageError, ValueError) as error:
         raise _UsageError(str(error)) from None
-    report = benchmark.run(tuple(a.group or benchmark.GROUPS), a.seconds, threads)
+    report = benchmark.run(tuple(a.group or groups), a.seconds, threads, cases)
     print(report)
+    if a.markdown is not None:
+        a.markdown.write_text(report.markdown(), encoding="utf-8")
     if a.json is not None:
         a.json.write_text(report.json(), encoding="utf-8")
     if a.plot is not None:
