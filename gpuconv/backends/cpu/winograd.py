@@ -186,7 +186,7 @@ def _line(array: Array) -> int:
 
 
 def pack(call: Call, w: Array) -> Array:
-    """Return the transformed weights of all phases, each of which has room to begin at a cache line."""
+    """Return the transformed weights of the phases that gain by it, each with room to begin at a cache line."""
     sizes = _packed_sizes(call)
     packed = np.empty(sum(sizes), np.uint8)
     correlated, start = _correlated(call, w), 0
@@ -201,9 +201,16 @@ def pack(call: Call, w: Array) -> Array:
 @functools.lru_cache(maxsize=1024)
 def _packed_sizes(call: Call) -> tuple[int, ...]:
     return tuple(
-        geometry(phase.call.problem, True).weight_bytes + LINE if phase.call is not None and phase.is_transformed else 0
+        geometry(phase.call.problem, True).weight_bytes + LINE
+        if phase.call is not None and phase.is_transformed and _is_worth_packing(phase.call.problem)
+        else 0
         for phase in _phases(call)
     )
+
+
+def _is_worth_packing(problem: ConvProblem) -> bool:
+    """Whether transformed weights, which are larger, are read sooner than the plain ones are transformed in a call."""
+    return geometry(problem, True).seconds < geometry(problem, False).seconds
 
 
 def _transform(problem: ConvProblem, w: Array, to: int, g: Geometry) -> None:
@@ -224,7 +231,7 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     phases, correlated = _phases(call), _correlated(call, w)
     start = 0
     for phase, size in zip(phases, _packed_sizes(call), strict=True):
-        part, mine = y[phase.outputs], None if packed is None else packed[start : start + size]
+        part, mine = y[phase.outputs], None if packed is None or not size else packed[start : start + size]
         start += size
         if phase.call is None:
             across = call.problem.rank if call.problem.layout == "channels_first" else 0

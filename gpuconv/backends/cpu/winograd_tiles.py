@@ -364,10 +364,15 @@ def copy_pixels(typingctx: Any, to: Any, to_step: Any, source: Any, step: Any, c
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, to_step, source, step, count, channels = args
-        mask = _mask(builder, channels)
-        with cgutils.for_range(builder, count) as loop:
-            value = _load_part(builder, builder.add(source, builder.mul(loop.index, step)), mask)
-            _store_part(builder, value, builder.add(to, builder.mul(loop.index, to_step)), mask)
+        with builder.if_else(builder.icmp_signed("==", channels, constant(LANES))) as (whole, part):
+            with whole, cgutils.for_range(builder, count) as loop:
+                value = _load(builder, builder.add(source, builder.mul(loop.index, step)))
+                _store(builder, value, builder.add(to, builder.mul(loop.index, to_step)))
+            with part:
+                mask = _mask(builder, channels)
+                with cgutils.for_range(builder, count) as loop:
+                    value = _load_part(builder, builder.add(source, builder.mul(loop.index, step)), mask)
+                    _store_part(builder, value, builder.add(to, builder.mul(loop.index, to_step)), mask)
         return context.get_dummy_value()
 
     return types.void(*[_I64] * 6), codegen
