@@ -89,14 +89,17 @@ class WinogradCost(NamedTuple):
     """Seconds for each transformed weight that is used at once."""
     kept_weights: float
     """Seconds for each transformed weight that is written to memory."""
+    cached: int
+    """Bytes of transformed weights that a last-level cache may still hold when they are next read; beyond, memory's
+    speed counts."""
 
 
 CPU_WINOGRAD: dict[int, WinogradCost] = {
     # Vector width in bits -> constants. 512: measured on two cores of an Emerald Rapids Xeon, 2026-11-22; 256: rates of
     # products and weights on two cores of a Zen 3 EPYC, 2026-11-25, the rest in proportion, as for 128.
-    512: WinogradCost(25e-6, 175e9, 45e9, 8e9, 0.25e-9, 0.12e-9, 0.22e-9),
-    256: WinogradCost(25e-6, 88e9, 15e9, 8e9, 0.4e-9, 0.25e-9, 0.35e-9),
-    128: WinogradCost(25e-6, 30e9, 20e9, 5e9, 1.0e-9, 0.6e-9, 0.8e-9),
+    512: WinogradCost(25e-6, 175e9, 45e9, 8e9, 0.25e-9, 0.12e-9, 0.22e-9, 24 << 20),
+    256: WinogradCost(25e-6, 88e9, 45e9, 8e9, 0.4e-9, 0.25e-9, 0.35e-9, 12 << 20),
+    128: WinogradCost(25e-6, 30e9, 20e9, 5e9, 1.0e-9, 0.6e-9, 0.8e-9, 12 << 20),
 }
 
 CUDA_COSTS: dict[str, Cost] = {

@@ -33,8 +33,6 @@ _PRODUCTS = 2016
 """Products of a block and one channel, at most: 56 tiles of F(4x4)."""
 _SPLIT_BYTES = 32 << 20
 """Transformed inputs that may be kept in memory, for the sake of an even division among the threads."""
-_CACHED_BYTES = 24 << 20
-"""Transformed weights that a last-level cache may still hold when they are next read; beyond, memory's speed counts."""
 _WRITTEN_PIXELS = 256
 _TASK_FLOPS = 200e6
 
@@ -241,7 +239,7 @@ def _division(s: _Sizes, most: int, split: bool, packed: bool, workers: int) -> 
     if inside:
         then += weights * rates.weights
     else:
-        held = rates.traffic if 4 * weights <= _CACHED_BYTES else rates.traffic / 2
+        held = rates.traffic if 4 * weights <= rates.cached else rates.traffic / 2
         then += 4 * weights * number / s.groups / held
     if split:
         first += total * s.tile_bytes / rates.exchange
