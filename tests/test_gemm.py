@@ -37,6 +37,22 @@ def test_sums_longer_than_a_panel(channels, kernel):
     np.testing.assert_array_equal(run(gpuconv.conv2d, x, w, "gemm", padding=kernel // 2), want)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("patch", [8, 16, 32])
+@pytest.mark.parametrize(("lines", "columns"), [(1, 1), (3, 5), (2, 9), (5, 14), (1, 70)])
+def test_patches_that_share_no_input(patch, lines, columns, dtype):
+    """A kernel as wide as its stride: panels are made by transposes, of runs that fill a vector and that do not."""
+    x, w = arrays((2, 6, 2 * lines + 1, columns * patch + 3), (10, 3, 2, patch), dtype)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (2, patch), axis=(2, 3))[:, :, ::2, ::patch]
+    halves = [np.einsum("ncijab,ocab->noij", windows[:, 3 * g : 3 * g + 3], w[5 * g : 5 * g + 5]) for g in (0, 1)]
+    result = run(gpuconv.conv2d, x, w, "gemm", stride=(2, patch), groups=2)
+    np.testing.assert_array_equal(result, np.concatenate(halves, axis=1))
+    np.testing.assert_array_equal(
+        run(gpuconv.conv2d, x[:, :, :, ::-1], w, "gemm", stride=(2, patch), groups=2),
+        run(gpuconv.conv2d, x[:, :, :, ::-1].copy(), w, "direct", stride=(2, patch), groups=2),
+    )
+
+
 @pytest.mark.parametrize("stride", [2, 3, 5])
 def test_strides_of_every_way_of_copying(stride):
     x, w = arrays((1, 3, 40, 83), (9, 3, 5, 5))

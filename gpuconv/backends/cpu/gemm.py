@@ -159,7 +159,8 @@ def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...], i
         "xn": xn, "xc": xc, "xz": xs[0], "xy": xs[1], "xx": xs[2], "yn": yn, "yc": yc, "yz": ys[0], "yy": ys[1],
         "yx": ys[2], "fill": address_of(fill), "w_group": 0 if is_packed else row * (problem.out_channels // groups),
         "w_row": 0 if is_packed else row, "in_place": g.inside,
-        "in_rows": in_rows, "line_z": lines_z, "line_y": lines_y, "dense": dense,
+        "in_rows": in_rows, "pixel": g.advances[2] * size if g.inside else size, "patches": g.patches,
+        "line_z": lines_z, "line_y": lines_y, "dense": dense,
     }  # fmt: skip
     for name, value in values.items():
         words[_FIELD[name]] = value

@@ -76,6 +76,8 @@ class Geometry(NamedTuple):
     channels: int
     cycles: float
     """Estimated until all tasks are done."""
+    patches: bool
+    """Whether a line's inputs are read by one output each, so that panels are made of it by transposes."""
     keep: tuple[Array, ...]
 
 
@@ -232,9 +234,16 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     order = [i for members in sets for i, own in enumerate(taps) if own == members]
     low = (0,) * (3 - problem.rank) + tuple(a for a, _ in problem.cropped)
     high = (1,) * (3 - problem.rank) + tuple(b for _, b in problem.cropped)
+    # Outputs that share no input along a line read whole vectors of it each, which are transposed into a panel.
+    patches = (
+        problem.kernel[-1] == problem.stride[-1]
+        and problem.kernel[-1] % lanes == 0
+        and problem.dilation[-1] == 1
+        and len(x.starts) == 1
+    )
     inside = (
         dense
-        and x.advance == 1
+        and (x.advance == 1 or patches)
         and all(
             axis.offset >= first
             and axis.offset
@@ -330,6 +339,7 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
         tuple(tuple(tuple(o for *_, o in t) for t in members) for members in sets),  # type: ignore[misc]
         channels,
         cycles,
+        patches and inside,
         tuple(keep),
     )
 

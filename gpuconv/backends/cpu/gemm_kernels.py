@@ -15,7 +15,8 @@ from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.direct_kernels import ROWS, block_rows, pack_input, row_count
 from gpuconv.backends.cpu.gemm_tiles import WIDTH, interleave, pack_run, product
 from gpuconv.backends.cpu.records import record, record_at
-from gpuconv.backends.cpu.simd import fill_run, read, store, write_run, zero
+from gpuconv.backends.cpu.simd import fill_run, load, read, store, write_run, zero
+from gpuconv.backends.cpu.squares import transpose_square
 from gpuconv.backends.cpu.tiles import pack_rows
 
 __all__ = ["GEMM", "PHASE", "SET", "multiplication"]
@@ -28,6 +29,8 @@ GEMM = record(
     "w w_group w_row "
     # whether x is read where it lies, and without a panel; bytes between its lines; whether y takes whole tiles
     "in_place in_rows line_z line_y dense "
+    # bytes between neighbouring outputs' inputs; whether neighbouring taps are neighbours that no other output reads
+    "pixel patches "
     "sets "
     "channels outputs groups batch is_complex row_chunk row_chunks "
     "mode low_z low_y low_x high_z high_y high_x "
@@ -78,15 +81,15 @@ def _rows(p, row, last_row):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
-def _find_runs(table, nz, ny, nx, line_z, line_y, size, lanes):  # type: ignore[no-untyped-def]
+def _find_runs(table, nz, ny, nx, line_z, line_y, pixel_bytes, size, lanes):  # type: ignore[no-untyped-def]
     """Write (source, tile, place in the tile, count) of every run of a block's outputs that one copy can serve.
 
     Outputs are numbered through the block; lines that follow each other in memory are one.
     """
     pixels = nz * ny * nx
-    if line_y == nx * size or ny == 1:
+    if line_y == nx * pixel_bytes or ny == 1:
         line_y, nx, ny = ny * line_y, ny * nx, 1
-        if line_z == nx * size:
+        if line_z == nx * pixel_bytes:
             nx, nz = nz * nx, 1
     vectors = -((-pixels) // lanes)
     tiles = -((-vectors) // WIDTH)
@@ -101,7 +104,7 @@ def _find_runs(table, nz, ny, nx, line_z, line_y, size, lanes):  # type: ignore[
                     start, end = end, _first_vector(tile + 1, tiles, vectors) * lanes
                 count = min(nx - done, end - pixel)
                 at = table + 32 * number
-                store(at, z * line_z + y * line_y + done * size, 3, 3)
+                store(at, z * line_z + y * line_y + done * pixel_bytes, 3, 3)
                 store(at + 8, tile, 3, 3)
                 store(at + 16, (pixel - start) * size, 3, 3)
                 store(at + 24, count, 3, 3)
@@ -159,11 +162,39 @@ def _pack_weights(to, w, w_row, rows, depth, size, accumulator):  # type: ignore
 
 
 @njit(error_model="numpy")
-def _fill_panel(panel, is_partial, runs, first, tile, base, offsets, depth, size, lanes, accumulator):  # type: ignore[no-untyped-def]
+def _fill_patches(to, pitch, address, pixel, count, size, lanes, accumulator):  # type: ignore[no-untyped-def]
+    """Transpose `count` outputs' inputs of a vector of neighbouring taps into as many terms of a panel."""
+    if count < lanes:
+        for i in range(count):
+            for k in range(lanes):
+                value = load(address + i * pixel + k * size, accumulator, accumulator)
+                store(to + k * pitch + i * size, value, accumulator, accumulator)
+        return
+    i = 0
+    while i < count:
+        i = min(i, count - lanes)
+        transpose_square(
+            to + i * size, pitch, address + i * pixel, pixel, accumulator, accumulator, accumulator
+        )  # fmt: skip
+        i += lanes
+
+
+@njit(error_model="numpy")
+def _fill_panel(panel, is_partial, runs, first, tile, base, offsets, depth, pixel, patches, size, lanes, accumulator):  # type: ignore[no-untyped-def]
     """Copy a tile's inputs for a number of terms; `first` and `tile` name its runs."""
     pitch = WIDTH * lanes * size
     if is_partial:
         fill_run(panel, depth * WIDTH * lanes, zero(accumulator), accumulator)
+    if patches:
+        run = runs + 32 * first
+        while read(run + 8) == tile:
+            source, place, count = base + read(run), panel + read(run + 16), read(run + 24)
+            for k in range(0, depth, lanes):
+                _fill_patches(
+                    place + k * pitch, pitch, source + read(offsets + 8 * k), pixel, count, size, lanes, accumulator
+                )  # fmt: skip
+            run += 32
+        return
     # A few terms at a time: all runs of them are written while they are in a first-level cache.
     for k in range(0, depth, _TERMS):
         run = runs + 32 * first
@@ -248,7 +279,7 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
         first_row = chunk * p.row_chunk
         last_row = min(first_row + p.row_chunk, row_count(p.outputs) if p.w_row == 0 else p.outputs)
         runs, panel, sums = scratch + p.runs_offset, scratch + p.panel_offset, scratch + p.sums_offset
-        run_count = _find_runs(runs, nz, ny, nx, p.line_z, p.line_y, size, lanes)
+        run_count = _find_runs(runs, nz, ny, nx, p.line_z, p.line_y, p.pixel, size, lanes)
         # A tile whose inputs are one run of each channel needs no panel.
         in_rows = p.in_rows != 0 and run_count == tiles
         corner = p.y + image * p.yn + qz * p.step_z * p.yz + qy * p.step_y * p.yy + qx * p.step_x * p.yx
@@ -289,8 +320,8 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
                             place = panel + (tile - first_tile) * p.panel_bytes
                             is_partial = _first_vector(tile + 1, tiles, vectors) * lanes > pixels
                             _fill_panel(
-                                place, is_partial, runs, r, tile, base, s.offsets + 8 * term, depth, size, lanes,
-                                accumulator,
+                                place, is_partial, runs, r, tile, base, s.offsets + 8 * term, depth, p.pixel, p.patches,
+                                size, lanes, accumulator,
                             )  # fmt: skip
                             while read(runs + 32 * r + 8) == tile:
                                 r += 1
