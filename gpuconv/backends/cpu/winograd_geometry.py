@@ -10,7 +10,8 @@ import numpy as np
 
 from gpuconv.backends.cpu import threads
 from gpuconv.backends.cpu.winograd_kernels import CALL
-from gpuconv.backends.cpu.winograd_tiles import LANES, VECTOR, forms, most_tiles
+from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR
+from gpuconv.backends.cpu.winograd_tiles import forms, most_tiles
 from gpuconv.tuning import CPU_WINOGRAD
 
 if TYPE_CHECKING:

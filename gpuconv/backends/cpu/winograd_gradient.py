@@ -17,7 +17,8 @@ from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.winograd_geometry import OUTPUTS, along_axes, odd_lines, parts_of, spans, tiles_of
 from gpuconv.backends.cpu.winograd_gradient_kernels import GRADIENT, GRADIENTS, INPUTS, PRODUCTS, TAPS, kernel
 from gpuconv.backends.cpu.winograd_kernels import CALL
-from gpuconv.backends.cpu.winograd_tiles import LANES, VECTOR, forms
+from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR
+from gpuconv.backends.cpu.winograd_tiles import forms
 from gpuconv.tuning import CPU_WINOGRAD
 
 if TYPE_CHECKING:

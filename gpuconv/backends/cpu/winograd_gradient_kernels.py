@@ -30,12 +30,10 @@ from gpuconv.backends.cpu.simd import (
     store_vector,
 )
 from gpuconv.backends.cpu.winograd_kernels import CALL, is_finite, origin, pack_pixels, part_tap, taps_of
+from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR, fill_pixels
 from gpuconv.backends.cpu.winograd_tiles import (
     INPUT_MATRIX,
-    LANES,
-    VECTOR,
     WEIGHTS_MATRIX,
-    fill_pixels,
     forms,
     output_tile,
     tile_columns,

@@ -17,27 +17,29 @@ from numba import carray, cfunc, from_dtype, njit, types
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.records import record
 from gpuconv.backends.cpu.simd import load, read, store
-from gpuconv.backends.cpu.winograd_tiles import (
-    INPUT_MATRIX,
+from gpuconv.backends.cpu.winograd_pixels import (
     LANES,
     VECTOR,
-    call_products,
     copy_pixels,
     fill_pixels,
-    forms,
     gather_pixel,
-    most_tiles,
-    multiply,
-    output_tile,
-    tile_columns,
-    tile_rows,
-    transform_weights,
     transpose,
     transpose_evens,
     transpose_part,
     transpose_part_rows,
     transpose_rows,
     transpose_rows_apart,
+)
+from gpuconv.backends.cpu.winograd_tiles import (
+    INPUT_MATRIX,
+    call_products,
+    forms,
+    most_tiles,
+    multiply,
+    output_tile,
+    tile_columns,
+    tile_rows,
+    transform_weights,
 )
 from gpuconv.boundary import source_index
 

@@ -1,4 +1,4 @@
-"""The vector code of the Winograd kernels, as Numba intrinsics: transposes, transforms and products.
+"""The vector code of the Winograd kernels, as Numba intrinsics: transforms and products.
 
 All numbers are float32. A *form* is the integer 1000*my + 100*ry + 10*mx + rx: tiles of my x mx outputs of a kernel of
 ry x rx taps. The transforms are generated from the matrices of `gpuconv.transforms`, without their zeros and ones.
@@ -21,41 +21,27 @@ from gpuconv.backends.cpu.simd import (
     broadcast,
     constant,
     element_type,
-    lanes_of,
     load_vector,
     multiply_add,
     registers,
-    store_vector,
 )
+from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR, load_pixel, pixel_type, plus, prefetch, store_pixel
 from gpuconv.transforms import Matrix, Winograd, winograd
 
 __all__ = [
     "INPUT_MATRIX",
-    "LANES",
-    "VECTOR",
     "WEIGHTS_MATRIX",
     "call_products",
-    "copy_pixels",
-    "fill_pixels",
     "forms",
-    "gather_pixel",
     "most_tiles",
     "multiply",
     "output_tile",
     "tile_columns",
     "tile_rows",
     "transform_weights",
-    "transpose",
-    "transpose_evens",
-    "transpose_part",
-    "transpose_part_rows",
-    "transpose_rows",
-    "transpose_rows_apart",
 ]
 
 _F32 = CODES["float32"]
-LANES = lanes_of(_F32)
-VECTOR = 4 * LANES
 INPUT_MATRIX, WEIGHTS_MATRIX = range(2)
 _I32 = ir.IntType(32)
 _I64 = types.int64
@@ -72,32 +58,8 @@ def forms(form: int) -> tuple[Winograd, Winograd]:
     return winograd(my, ry), winograd(mx, rx)
 
 
-def _type() -> Any:
-    return ir.VectorType(element_type(_F32), LANES)
-
-
-def _load(builder: Any, address: Any) -> Any:
-    return load_vector(builder, address, _F32, LANES)
-
-
-def _store(builder: Any, value: Any, address: Any) -> None:
-    store_vector(builder, value, address, _F32)
-
-
-def _plus(builder: Any, address: Any, step: Any, times: int) -> Any:
-    """Return address + step * times."""
-    return builder.add(address, builder.mul(step, constant(times))) if times else address
-
-
 def _splat(value: Fraction) -> Any:
-    return ir.Constant(_type(), [ir.Constant(element_type(_F32), float(np.float32(float(value))))] * LANES)
-
-
-def _prefetch(builder: Any, address: Any) -> None:
-    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
-    kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [pointer, ir.Constant(_I32, 0), ir.Constant(_I32, 3), ir.Constant(_I32, 1)])
+    return ir.Constant(pixel_type(), [ir.Constant(element_type(_F32), float(np.float32(float(value))))] * LANES)
 
 
 # Linear combinations
@@ -164,248 +126,6 @@ def _by_columns(builder: Any, matrix: Matrix, vectors: Sequence[Any]) -> list[An
     return result
 
 
-# Transposes
-
-
-def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Transpose a square of vectors by interleaves within and moves of 128-bit lanes."""
-
-    def shuffle(a: Any, b: Any, mask: Sequence[int]) -> Any:
-        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, LANES), list(mask)))
-
-    lanes = range(0, LANES, 4)
-    low = [k for i in lanes for k in (i, i + LANES, i + 1, i + 1 + LANES)]
-    high = [k for i in lanes for k in (i + 2, i + 2 + LANES, i + 3, i + 3 + LANES)]
-    low2 = [k for i in lanes for k in (i, i + 1, i + LANES, i + 1 + LANES)]
-    high2 = [k + 2 for k in low2]
-    groups: list[list[Any]] = []
-    for g in range(0, LANES, 4):
-        a, b, c, d = rows[g : g + 4]
-        ab, cd = (shuffle(a, b, low), shuffle(a, b, high)), (shuffle(c, d, low), shuffle(c, d, high))
-        groups.append([shuffle(ab[j // 2], cd[j // 2], high2 if j % 2 else low2) for j in range(4)])
-    result: list[Any] = [None] * LANES
-    for j in range(4):
-        parts = [group[j] for group in groups]
-        if len(parts) == 1:
-            columns = parts
-        elif len(parts) == 2:
-            columns = [shuffle(parts[0], parts[1], [*range(k, k + 4), *range(k + 8, k + 12)]) for k in (0, 4)]
-        else:
-            near, far = [*range(8), *range(16, 24)], [*range(8, 16), *range(24, 32)]
-            first = [*range(4), *range(8, 12), *range(16, 20), *range(24, 28)]
-            second = [k + 4 for k in first]
-            columns = []
-            for half in (near, far):
-                left, right = shuffle(parts[0], parts[1], half), shuffle(parts[2], parts[3], half)
-                columns += [shuffle(left, right, first), shuffle(left, right, second)]
-        for lane, column in enumerate(columns):
-            result[4 * lane + j] = column
-    return result
-
-
-def _mask(builder: Any, count: Any) -> Any:
-    """Return the vector of i < count."""
-    vector = ir.VectorType(_I32, LANES)
-    wanted = broadcast(builder, builder.trunc(count, _I32), LANES)
-    return builder.icmp_signed("<", ir.Constant(vector, list(range(LANES))), wanted)
-
-
-def _masked(builder: Any, name: str, result: Any, arguments: Sequence[Any]) -> Any:
-    kind = ir.FunctionType(result, [a.type for a in arguments])
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.{name}.v{LANES}f32.p0")
-    return builder.call(function, arguments)
-
-
-def _load_part(builder: Any, address: Any, mask: Any) -> Any:
-    """Load the lanes of a mask; the others are 0, and their memory is not touched."""
-    pointer = builder.inttoptr(address, _type().as_pointer())
-    return _masked(builder, "load", _type(), [pointer, ir.Constant(_I32, 4), mask, ir.Constant(_type(), None)])
-
-
-def _store_part(builder: Any, value: Any, address: Any, mask: Any) -> None:
-    pointer = builder.inttoptr(address, _type().as_pointer())
-    _masked(builder, "store", ir.VoidType(), [value, pointer, ir.Constant(_I32, 4), mask])
-
-
-@intrinsic
-def transpose(typingctx: Any, to: Any, source: Any, step: Any, count: Any, ahead: Any) -> Any:
-    """Transpose `count` squares side by side in rows `step` bytes apart into neighbouring pixels.
-
-    What lies `ahead` bytes further in each row is prefetched.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, source, step, count, ahead = args
-        with cgutils.for_range(builder, count) as loop:
-            start = builder.add(source, builder.mul(loop.index, constant(VECTOR)))
-            goal = builder.add(to, builder.mul(loop.index, constant(LANES * VECTOR)))
-            places = [_plus(builder, start, step, r) for r in range(LANES)]
-            rows = [_load(builder, at) for at in places]
-            with builder.if_then(builder.icmp_signed("!=", ahead, constant(0))):
-                for at in places:
-                    _prefetch(builder, builder.add(at, ahead))
-            for r, row in enumerate(_transposed(builder, rows)):
-                _store(builder, row, builder.add(goal, constant(r * VECTOR)))
-        return context.get_dummy_value()
-
-    return types.void(*[_I64] * 5), codegen
-
-
-@intrinsic
-def transpose_rows(typingctx: Any, to: Any, to_step: Any, source: Any, count: Any) -> Any:
-    """Transpose `count` squares of neighbouring pixels into rows `to_step` bytes apart."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_step, source, count = args
-        with cgutils.for_range(builder, count) as loop:
-            start = builder.add(source, builder.mul(loop.index, constant(LANES * VECTOR)))
-            goal = builder.add(to, builder.mul(loop.index, constant(VECTOR)))
-            rows = [_load(builder, builder.add(start, constant(r * VECTOR))) for r in range(LANES)]
-            for r, row in enumerate(_transposed(builder, rows)):
-                _store(builder, row, _plus(builder, goal, to_step, r))
-        return context.get_dummy_value()
-
-    return types.void(*[_I64] * 4), codegen
-
-
-@intrinsic
-def transpose_part(typingctx: Any, to: Any, source: Any, step: Any, rows: Any, count: Any) -> Any:
-    """Transpose `count` elements of each of `rows` rows into pixels; all LANES pixels are written.
-
-    The channels beyond `rows` repeat the last row; the pixels beyond `count` are 0.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, source, step, rows, count = args
-        mask, last = _mask(builder, count), builder.sub(rows, constant(1))
-        vectors = []
-        for r in range(LANES):
-            row = builder.select(builder.icmp_signed("<", constant(r), rows), constant(r), last)
-            vectors.append(_load_part(builder, builder.add(source, builder.mul(row, step)), mask))
-        for r, vector in enumerate(_transposed(builder, vectors)):
-            _store(builder, vector, builder.add(to, constant(r * VECTOR)))
-        return context.get_dummy_value()
-
-    return types.void(*[_I64] * 5), codegen
-
-
-@intrinsic
-def transpose_part_rows(typingctx: Any, to: Any, to_step: Any, rows: Any, count: Any, source: Any) -> Any:
-    """Transpose `count` neighbouring pixels into `rows` rows of `count` elements; LANES pixels are read."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_step, rows, count, source = args
-        vectors = [_load(builder, builder.add(source, constant(r * VECTOR))) for r in range(LANES)]
-        mask = _mask(builder, count)
-        for r, vector in enumerate(_transposed(builder, vectors)):
-            with builder.if_then(builder.icmp_signed("<", constant(r), rows)):
-                _store_part(builder, vector, _plus(builder, to, to_step, r), mask)
-        return context.get_dummy_value()
-
-    return types.void(*[_I64] * 5), codegen
-
-
-@intrinsic
-def transpose_evens(typingctx: Any, to: Any, source: Any, step: Any, rows: Any, count: Any) -> Any:
-    """Transpose every second element, `count` of them, of each of `rows` rows into pixels, as `transpose_part` does.
-
-    Nothing beyond the last element is read.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, source, step, rows, count = args
-        wanted, last = builder.sub(builder.mul(count, constant(2)), constant(1)), builder.sub(rows, constant(1))
-        # Elements 0 to n - 1 and n - 1 to 2n - 2: the even ones of the first, and the odd places of the second.
-        masks = _mask(builder, wanted), _mask(builder, builder.sub(wanted, constant(LANES - 1)))
-        order = list(range(0, LANES, 2)) + list(range(LANES + 1, 2 * LANES, 2))
-        evens = ir.Constant(ir.VectorType(_I32, LANES), order)
-        vectors = []
-        for r in range(LANES):
-            row = builder.select(builder.icmp_signed("<", constant(r), rows), constant(r), last)
-            at = builder.add(source, builder.mul(row, step))
-            low = _load_part(builder, at, masks[0])
-            high = _load_part(builder, builder.add(at, constant(4 * (LANES - 1))), masks[1])
-            vectors.append(builder.shuffle_vector(low, high, evens))
-        for r, vector in enumerate(_transposed(builder, vectors)):
-            _store(builder, vector, builder.add(to, constant(r * VECTOR)))
-        return context.get_dummy_value()
-
-    return types.void(*[_I64] * 5), codegen
-
-
-@intrinsic
-def transpose_rows_apart(typingctx: Any, to: Any, to_step: Any, rows: Any, count: Any, source: Any) -> Any:
-    """Transpose `count` pixels into every second place of `rows` rows; LANES pixels are read."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_step, rows, count, source = args
-        vectors = [_load(builder, builder.add(source, constant(r * VECTOR))) for r in range(LANES)]
-        index = ir.VectorType(_I32, LANES)
-        masks, orders = [], []
-        for half in range(2):
-            places = ir.Constant(index, [(half * LANES + i) // 2 if i % 2 == 0 else 1 << 20 for i in range(LANES)])
-            wanted = broadcast(builder, builder.trunc(count, _I32), LANES)
-            masks.append(builder.icmp_signed("<", places, wanted))
-            orders.append(ir.Constant(index, [(half * LANES + i) // 2 for i in range(LANES)]))
-        for r, vector in enumerate(_transposed(builder, vectors)):
-            with builder.if_then(builder.icmp_signed("<", constant(r), rows)):
-                for half in range(2):
-                    spread = builder.shuffle_vector(vector, vector, orders[half])
-                    place = _plus(builder, builder.add(to, constant(half * VECTOR)), to_step, r)
-                    _store_part(builder, spread, place, masks[half])
-        return context.get_dummy_value()
-
-    return types.void(*[_I64] * 5), codegen
-
-
-@intrinsic
-def copy_pixels(typingctx: Any, to: Any, to_step: Any, source: Any, step: Any, count: Any, channels: Any) -> Any:
-    """Copy `count` pixels of `channels` neighbouring channels; where all are there, whole vectors."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_step, source, step, count, channels = args
-        with builder.if_else(builder.icmp_signed("==", channels, constant(LANES))) as (whole, part):
-            with whole, cgutils.for_range(builder, count) as loop:
-                value = _load(builder, builder.add(source, builder.mul(loop.index, step)))
-                _store(builder, value, builder.add(to, builder.mul(loop.index, to_step)))
-            with part:
-                mask = _mask(builder, channels)
-                with cgutils.for_range(builder, count) as loop:
-                    value = _load_part(builder, builder.add(source, builder.mul(loop.index, step)), mask)
-                    _store_part(builder, value, builder.add(to, builder.mul(loop.index, to_step)), mask)
-        return context.get_dummy_value()
-
-    return types.void(*[_I64] * 6), codegen
-
-
-@intrinsic
-def fill_pixels(typingctx: Any, to: Any, count: Any, value: Any) -> Any:
-    """Write a number to every channel of `count` neighbouring pixels."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, count, value = args
-        vector = broadcast(builder, value, LANES)
-        with cgutils.for_range(builder, count) as loop:
-            _store(builder, vector, builder.add(to, builder.mul(loop.index, constant(VECTOR))))
-        return context.get_dummy_value()
-
-    return types.void(_I64, _I64, types.float32), codegen
-
-
-@intrinsic
-def gather_pixel(typingctx: Any, to: Any, source: Any, step: Any, channels: Any) -> Any:
-    """Copy `channels` numbers, `step` bytes apart, to neighbouring places."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, source, step, channels = args
-        with cgutils.for_range(builder, channels) as loop:
-            value = load_vector(builder, builder.add(source, builder.mul(loop.index, step)), _F32, 1)
-            store_vector(builder, value, builder.add(to, builder.mul(loop.index, constant(4))), _F32)
-        return context.get_dummy_value()
-
-    return types.void(_I64, _I64, _I64, _I64), codegen
-
-
 # Transforms
 
 
@@ -413,9 +133,9 @@ def _apply_to_runs(matrix: Matrix, method: Callable[..., list[Any]]) -> Any:
     """Return code that applies a matrix to vectors at run-time distances, a number of times."""
 
     def emit(builder: Any, source: Any, step: Any, to: Any, to_step: Any) -> None:
-        vectors = [_load(builder, _plus(builder, source, step, i)) for i in range(len(matrix[0]))]
+        vectors = [load_pixel(builder, plus(builder, source, step, i)) for i in range(len(matrix[0]))]
         for i, value in enumerate(method(builder, matrix, vectors)):
-            _store(builder, value, _plus(builder, to, to_step, i))
+            store_pixel(builder, value, plus(builder, to, to_step, i))
 
     return emit
 
@@ -496,14 +216,14 @@ def transform_weights(
             start = builder.add(source, builder.mul(loop.index, constant(taps[0] * taps[1] * VECTOR)))
             goal = builder.add(to, builder.mul(loop.index, to_next))
             grid = [
-                [_load(builder, _plus(builder, start, step, i * taps[1] + j)) for j in range(taps[1])]
+                [load_pixel(builder, plus(builder, start, step, i * taps[1] + j)) for j in range(taps[1])]
                 for i in range(taps[0])
             ]
             columns = [_by_rows(builder, down.weights, [row[j] for row in grid]) for j in range(taps[1])]
             for i in range(len(down.weights)):
                 values = _by_rows(builder, across.weights, [column[i] for column in columns])
                 for j, value in enumerate(values):
-                    _store(builder, value, _plus(builder, goal, to_step, i * len(values) + j))
+                    store_pixel(builder, value, plus(builder, goal, to_step, i * len(values) + j))
         return context.get_dummy_value()
 
     return types.void(*[_I64] * 6, form), codegen
@@ -524,17 +244,17 @@ def output_tile(
         wide = len(across.input)
         columns = []
         for j in range(wide):
-            places = [_plus(builder, source, source_step, i * wide + j) for i in range(len(down.input))]
-            columns.append(_by_columns(builder, down.output, [_load(builder, at) for at in places]))
-        shift = _load(builder, bias)
-        check = _load(builder, total)
+            places = [plus(builder, source, source_step, i * wide + j) for i in range(len(down.input))]
+            columns.append(_by_columns(builder, down.output, [load_pixel(builder, at) for at in places]))
+        shift = load_pixel(builder, bias)
+        check = load_pixel(builder, total)
         for i in range(len(down.output)):
             values = _by_columns(builder, across.output, [column[i] for column in columns])
             for j, value in enumerate(values):
                 result = builder.fadd(value, shift)
                 check = builder.fadd(check, result)
-                _store(builder, result, _plus(builder, _plus(builder, to, row, i), step, j))
-        _store(builder, check, total)
+                store_pixel(builder, result, plus(builder, plus(builder, to, row, i), step, j))
+        store_pixel(builder, check, total)
         return context.get_dummy_value()
 
     return types.void(*[_I64] * 7, form), codegen
@@ -576,13 +296,13 @@ def multiply(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         tiles, to, v, u, groups, is_first, ahead, lines, ahead_v = args
-        zero = ir.Constant(_type(), None)
+        zero = ir.Constant(pixel_type(), None)
         end = builder.append_basic_block("products.end")
         switch = builder.switch(tiles, end)
         fresh = is_first
 
         def emit(height: int) -> None:
-            slots = [cgutils.alloca_once(builder, _type()) for _ in range(2 * height)]
+            slots = [cgutils.alloca_once(builder, pixel_type()) for _ in range(2 * height)]
             for slot in slots:
                 builder.store(zero, slot)
             with cgutils.for_range(builder, groups) as group:
@@ -594,13 +314,13 @@ def multiply(
                     done = builder.add(builder.mul(group.index, constant(LANES // _UNROLLED)), loop.index)
                     lead = builder.add(ahead, builder.mul(builder.mul(done, lines), constant(64)))
                     with cgutils.for_range(builder, lines) as line:
-                        _prefetch(builder, builder.add(lead, builder.mul(line.index, constant(64))))
+                        prefetch(builder, builder.add(lead, builder.mul(line.index, constant(64))))
                     for line in range(-(-height * 4 * _UNROLLED // 64)):
                         at = builder.mul(done, constant(height * 4 * _UNROLLED))
-                        _prefetch(builder, builder.add(builder.add(ahead_v, at), constant(64 * line)))
+                        prefetch(builder, builder.add(builder.add(ahead_v, at), constant(64 * line)))
                     for c in range(_UNROLLED):
                         row = builder.add(rows, constant(c * 2 * VECTOR))
-                        b = _load(builder, row), _load(builder, builder.add(row, constant(VECTOR)))
+                        b = load_pixel(builder, row), load_pixel(builder, builder.add(row, constant(VECTOR)))
                         for t in range(height):
                             at = builder.add(inputs, constant(t * VECTOR + 4 * c))
                             a = broadcast(builder, load_vector(builder, at, _F32, 1), LANES)
@@ -610,11 +330,11 @@ def multiply(
             with builder.if_else(builder.icmp_signed("!=", fresh, constant(0))) as (first, later):
                 with first:
                     for k, slot in enumerate(slots):
-                        _store(builder, builder.load(slot), builder.add(to, constant(k * VECTOR)))
+                        store_pixel(builder, builder.load(slot), builder.add(to, constant(k * VECTOR)))
                 with later:
                     for k, slot in enumerate(slots):
                         at = builder.add(to, constant(k * VECTOR))
-                        _store(builder, builder.fadd(_load(builder, at), builder.load(slot)), at)
+                        store_pixel(builder, builder.fadd(load_pixel(builder, at), builder.load(slot)), at)
 
         for height in range(1, most_tiles() + 1):
             block = builder.append_basic_block(f"products.{height}")
