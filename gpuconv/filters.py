@@ -203,4 +203,4 @@ def apply(filter_: Filter, planes: Array, *, padding_mode: str = "mirror", backe
     squares = results[0]
     for y in results[1:]:
         squares += y
-    return np.sqrt(squares, out=squares)  # type: ignore[no-any-return]
+    return np.sqrt(squares, out=squares)
