@@ -1,0 +1,257 @@
+"""What a call's shapes settle for the tensor-core kernels: phases, tiles, and the numbers that a launch reads."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from gpuconv import tuning
+from gpuconv.dtypes import to_numpy
+from gpuconv.problem import AxisPhase, ConvProblem
+
+if TYPE_CHECKING:
+    from gpuconv.dispatch import Call
+
+__all__ = ["FIELDS", "Kernel", "Launch", "as_struct", "computed", "element_of", "is_vector", "launches", "packed"]
+
+_AXES = ("taps", "count", "advance", "first", "delta", "length")
+
+FIELDS = (
+    "x", "w", "bias", "y", "partial",
+    "rows", "outputs", "groups", "first_group", "splits", "channels", "padded",
+    *(f"{name}{axis}" for name in _AXES for axis in range(3)),
+    "mode",
+    "x_start", "x_batch", "x_channel", "x_axis0", "x_axis1", "x_axis2",
+    "y_start", "y_batch", "y_channel", "y_axis0", "y_axis1", "y_axis2",
+    "paired",
+)  # fmt: skip
+"""The members of ``ImplicitGemm`` in implicit_gemm.cuh, each of 64 bits, in their order."""
+
+_WHOLE_AXIS = AxisPhase(0, 1, 1, 1, ((0, 0),))
+"""The phase of an axis that a problem of lower rank has not got."""
+
+_MOST_SPLITS = 16
+_LEAST_TILES = 8
+"""Tiles of the summed axis that a part of a split sum has at least."""
+
+Ints = tuple[int, ...]
+
+
+def element_of(call: Call) -> str:
+    """Return the kind of element, a type of element.cuh, that computes a call."""
+    if call.dtype == "float32":
+        return "TF32" if call.precision == "tf32" else "TF32x3"
+    return {"float16": "Float16", "bfloat16": "BFloat16", "int8": "Int8", "uint8": "UInt8"}[call.dtype]
+
+
+class Kernel(NamedTuple):
+    """One instance of raw/implicit_gemm.cu."""
+
+    element: str
+    gather: bool
+    """Whether inputs are read one by one, in any layout, or sixteen bytes of channels at a time."""
+    tile: tuning.TensorTile
+
+    @property
+    def name(self) -> str:
+        """Name of the kernel, which says what it is."""
+        how = "gather" if self.gather else "vector"
+        return f"implicit_gemm_{self.element}_{how}_{self.tile.rows}x{self.tile.columns}"
+
+    @property
+    def second_pass(self) -> str:
+        """Name of the kernel that adds the parts of a split sum."""
+        return f"{self.name}_add_splits"
+
+    @property
+    def source(self) -> str:
+        """The file that it is compiled from."""
+        return "implicit_gemm.cu"
+
+    @property
+    def struct(self) -> str:
+        """The type of its argument."""
+        return "ImplicitGemm"
+
+    @property
+    def constants(self) -> dict[str, str]:
+        """The constants of its compilation."""
+        return {
+            "ELEMENT": self.element,
+            "GATHER": "true" if self.gather else "false",
+            "TILE": self.tile.constants,
+            "BLOCKS": str(self.tile.blocks),
+            "NAME": self.name,
+            "NAME_OF_SECOND_PASS": self.second_pass,
+        }
+
+    @property
+    def shared(self) -> int:
+        """Bytes of dynamic shared memory: the stages, and what is kept of each output position."""
+        return self.tile.stage_bytes + 32 * self.tile.rows
+
+
+class Launch(NamedTuple):
+    """One phase of a call."""
+
+    kernel: Kernel
+    grid: tuple[int, int]
+    """Tiles, and parts of the sum; the groups are between them."""
+    numbers: dict[str, int]
+    """The fields, but for pointers."""
+    weights: int
+    """Where the phase's weights begin, in elements."""
+    cycles: float
+    """Estimated clock cycles of its products. Computed, not measured."""
+
+    @property
+    def partial(self) -> int:
+        """Sums that the parts of a split sum take in all."""
+        n = self.numbers
+        return n["splits"] * n["groups"] * n["rows"] * n["outputs"] if n["splits"] > 1 else 0
+
+
+def computed(call: Call) -> ConvProblem:
+    """Return the problem whose forward convolution the call is."""
+    return call.problem if call.operation == "forward" else call.problem.adjoint()
+
+
+def is_vector(call: Call, layout: str) -> bool:
+    """Whether sixteen bytes of an input of that layout are always channels of one group."""
+    problem, wide = computed(call), 16 // to_numpy(call.dtype).itemsize
+    return layout == "channels_last" and problem.in_channels // problem.groups % wide == 0
+
+
+@functools.lru_cache(maxsize=512)
+def launches(call: Call, multiprocessors: int, gather: bool, layouts: tuple[str, str]) -> tuple[Launch, ...]:
+    """Return a launch for each phase; the layouts are those of the array read and of the one written."""
+    problem, element = computed(call), element_of(call)
+    found, weights = [], 0
+    for phase in problem.all_phases:
+        numbers = _numbers(call, problem, phase, layouts)
+        kernel, splits, cycles = _kernel(element, gather, numbers, call, multiprocessors)
+        numbers["splits"] = splits
+        tiles = -(-numbers["rows"] // kernel.tile.rows) * -(-numbers["outputs"] // kernel.tile.columns)
+        found.append(Launch(kernel, (tiles, splits), numbers, weights, cycles))
+        weights += numbers["groups"] * numbers["outputs"] * _depth(numbers)
+    return tuple(found)
+
+
+def _depth(numbers: dict[str, int]) -> int:
+    return numbers["taps0"] * numbers["taps1"] * numbers["taps2"] * numbers["padded"]
+
+
+def _kernel(
+    element: str, gather: bool, numbers: dict[str, int], call: Call, multiprocessors: int
+) -> tuple[Kernel, int, float]:
+    """Return the kernel of least estimated time, in how many parts it sums, and its clock cycles."""
+    size, found = to_numpy(call.dtype).itemsize, []
+    for tile in tiles_of(element, gather):
+        steps = -(-_depth(numbers) * size // tile.bytes)
+        blocks = -(-numbers["rows"] // tile.rows) * -(-numbers["outputs"] // tile.columns) * numbers["groups"]
+        room = multiprocessors * tile.blocks
+        splits = max(min(room // max(blocks, 1), steps // _LEAST_TILES, _MOST_SPLITS), 1)
+        # Blocks that share a multiprocessor share its tensor cores: time goes in turns of a block on each.
+        turns = -(-blocks * splits // multiprocessors)
+        products = turns * -(-steps // splits) * tile.rows * tile.columns * (tile.bytes // size)
+        cycles = 2 * products / (tuning.TENSOR_FLOPS[element] * tile.efficiency)
+        found.append((cycles, Kernel(element, gather, tile), splits))
+    cycles, kernel, splits = min(found, key=lambda one: one[0])
+    return kernel, splits, cycles
+
+
+def tiles_of(element: str, gather: bool) -> tuple[tuning.TensorTile, ...]:
+    """Return the tiles that there are kernels of."""
+    return tuning.TENSOR_TILES[element]
+
+
+def _numbers(
+    call: Call, problem: ConvProblem, phase: tuple[AxisPhase, ...], layouts: tuple[str, str]
+) -> dict[str, int]:
+    missing = 3 - problem.rank
+    axes = (*(_WHOLE_AXIS,) * missing, *phase)
+    channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    wide = 16 // to_numpy(call.dtype).itemsize
+    x_batch, x_channel, x_axes = channel_strides(problem.in_channels, problem.spatial, layouts[0])
+    y_batch, y_channel, y_axes = channel_strides(problem.out_channels, problem.output, layouts[1])
+    cropped = (*((0, 1),) * missing, *problem.cropped)
+    empty = not channels or any(not axis.taps for axis in axes)
+    found = {
+        "rows": problem.batch * math.prod(axis.count for axis in axes),
+        "outputs": outputs,
+        "groups": problem.groups,
+        "channels": channels,
+        "padded": max(-(-channels // wide), 1) * wide,
+        "mode": problem.mode_code,
+        "x_start": sum(low * stride for (low, _), stride in zip(cropped, x_axes, strict=True)),
+        "x_batch": x_batch,
+        "x_channel": x_channel,
+        "y_start": sum(axis.start * stride for axis, stride in zip(axes, y_axes, strict=True)),
+        "y_batch": y_batch,
+        "y_channel": y_channel,
+    }
+    for i, axis in enumerate(axes):
+        low, high = cropped[i]
+        offsets = [offset for _, offset in axis.taps] or [0]
+        per_axis = {
+            "taps": len(axis.taps),
+            "count": axis.count,
+            "advance": axis.advance,
+            "first": offsets[0] - low,
+            "delta": offsets[1] - offsets[0] if len(offsets) > 1 else 0,
+            "length": high - low,
+            "x_axis": x_axes[i],
+            "y_axis": axis.step * y_axes[i],
+        }
+        found |= {f"{name}{i}": value for name, value in per_axis.items()}
+    if empty:
+        found |= {"taps0": 0, "taps1": 1, "taps2": 1}
+    return found
+
+
+def channel_strides(channels: int, spatial: Ints, layout: str) -> tuple[int, int, Ints]:
+    """Return the strides, in elements, of a contiguous array's batch, channel and three spatial axes."""
+    first = layout == "channels_first"
+    axes = [1 if first else channels]
+    for n in reversed(spatial[1:]):
+        axes.insert(0, axes[0] * n)
+    volume = math.prod(spatial)
+    return channels * volume, volume if first else 1, (*(0,) * (3 - len(spatial)), *axes)
+
+
+def packed(xp: Any, call: Call, w: Any) -> Any:
+    """Return the weights, phase after phase, each (groups, outputs, taps, channels) with the channels rounded up.
+
+    Parameters
+    ----------
+    xp : module
+        numpy or cupy, of which `w` is an array.
+    """
+    problem, groups = computed(call), call.problem.groups
+    kernel = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
+    if call.operation != "forward":
+        kernel = xp.flip(kernel.swapaxes(1, 2), axis=tuple(range(3, kernel.ndim)))
+    channels, wide = kernel.shape[2], 16 // w.dtype.itemsize
+    phases = []
+    for phase in problem.all_phases:
+        taps = tuple(_as_slice([t for t, _ in axis.taps]) for axis in phase)
+        taken = xp.moveaxis(kernel[(slice(None),) * 3 + taps], 2, -1)
+        padded = xp.zeros((*taken.shape[:-1], -(-channels // wide) * wide), w.dtype)
+        padded[..., :channels] = taken
+        phases.append(padded.reshape(-1))
+    return xp.concatenate(phases)
+
+
+def _as_slice(taps: list[int]) -> slice:
+    """Return a phase's taps, which are evenly spaced, as a slice."""
+    if not taps:
+        return slice(0, 0)
+    return slice(taps[0], taps[-1] + 1, taps[1] - taps[0] if len(taps) > 1 else 1)
+
+
+def as_struct(numbers: dict[str, int]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the numbers of a launch as the kernel's one argument."""
+    return np.array([numbers[name] for name in FIELDS], np.int64)

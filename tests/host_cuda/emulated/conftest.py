@@ -1,0 +1,34 @@
+"""The tests of this folder run in the process that `tests/host_cuda/test_emulation.py` starts."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+LIBRARY = os.environ.get("GPUCONV_HOST_KERNELS")
+collect_ignore_glob = [] if LIBRARY else ["test_*.py"]
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+
+@pytest.fixture
+def runtime():
+    from host_build import HostRuntime
+
+    return HostRuntime(LIBRARY)
+
+
+@pytest.fixture(autouse=True)
+def built_tiles(monkeypatch):
+    """Leave the choice among the kernels that are built for the host."""
+    from host_build import KERNELS
+
+    from gpuconv.backends.cuda import implicit_gemm_geometry as geometry
+
+    def tiles_of(element, gather):
+        return tuple(kernel.tile for kernel in KERNELS if (kernel.element, kernel.gather) == (element, gather))
+
+    monkeypatch.setattr(geometry, "tiles_of", tiles_of)
+    geometry.launches.cache_clear()
+    yield
+    geometry.launches.cache_clear()

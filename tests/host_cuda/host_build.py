@@ -1,0 +1,123 @@
+"""Builds the raw kernels for the host and runs them: g++, one file for all, and a runtime in CuPy's place."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from gpuconv import tuning
+from gpuconv.backends.cuda.implicit_gemm_geometry import Kernel
+from gpuconv.backends.cuda.raw_loader import as_bits
+
+HERE = Path(__file__).parent
+RAW = HERE.parents[1] / "gpuconv" / "backends" / "cuda" / "raw"
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
+
+
+def _kernel(element, gather, rows, columns):
+    (tile,) = (t for t in tuning.TENSOR_TILES[element] if (t.rows, t.columns) == (rows, columns))
+    return Kernel(element, gather, tile)
+
+
+KERNELS = (
+    _kernel("Float16", False, 128, 128),
+    _kernel("Float16", True, 128, 32),
+    _kernel("BFloat16", False, 64, 64),
+    _kernel("BFloat16", True, 128, 128),
+    _kernel("Int8", False, 128, 32),
+    _kernel("Int8", True, 64, 64),
+    _kernel("UInt8", False, 64, 64),
+    _kernel("UInt8", True, 64, 64),
+    _kernel("TF32", False, 64, 64),
+    _kernel("TF32", True, 128, 32),
+    _kernel("TF32x3", False, 128, 64),
+    _kernel("TF32x3", True, 64, 64),
+)
+"""What is built for the host: every element in both ways of reading, and among them every tile."""
+
+
+def compiler():
+    return shutil.which(os.environ.get("CXX", "g++"))
+
+
+def sanitizer_library():
+    """Return the address sanitizer's library, which a process must load before all others, or None."""
+    command = [compiler(), "-print-file-name=libasan.so"]
+    name = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return name if Path(name).is_absolute() else None
+
+
+def translation_unit(kernels):
+    """Return C++ with every kernel, each included from its source with its constants, and a function to start it."""
+    lines = []
+    for kernel in kernels:
+        lines += [f"#define {name} {value}" for name, value in kernel.constants.items()]
+        lines += [f'#include "{kernel.source}"', *(f"#undef {name}" for name in kernel.constants)]
+        for name in (kernel.name, kernel.second_pass):
+            lines.append(
+                f'extern "C" void start_{name}(const int64_t* grid, int threads, size_t shared, int backwards, '
+                f"const {kernel.struct}* p) {{ emulation::launch(grid, threads, shared, backwards, "
+                f"[p] {{ {name}(*p); }}); }}"
+            )
+    lines += [
+        f'extern "C" size_t size_of_{name}() {{ return sizeof({name}); }}' for name in {k.struct for k in kernels}
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def build(kernels, folder, *, sanitize):
+    """Compile the kernels into a library in `folder`, and return its path."""
+    source, library = folder / "kernels.cpp", folder / "kernels.so"
+    source.write_text(translation_unit(kernels))
+    command = [
+        compiler(), "-std=c++17", "-O1", "-shared", "-fPIC", "-DGPUCONV_EMULATION", "-U_FORTIFY_SOURCE", "-w",
+        f"-I{HERE}", f"-I{RAW}", *(SANITIZERS if sanitize else ()), str(source), "-o", str(library),
+    ]  # fmt: skip
+    subprocess.run(command, check=True)
+    return library
+
+
+class HostRuntime:
+    """What `raw_loader.CupyRuntime` is to a GPU, on the host."""
+
+    xp = np
+    multiprocessors = 1
+    backwards = False
+
+    def __init__(self, library):
+        self._library = ctypes.CDLL(str(library))
+        self.launched = []
+
+    def struct_sizes(self):
+        return {name: getattr(self._library, f"size_of_{name}")() for name in {kernel.struct for kernel in KERNELS}}
+
+    def view(self, array):
+        return array
+
+    def adopt(self, array):
+        return as_bits(np.ascontiguousarray(array))
+
+    def target(self, array):
+        return self.empty(array.size, np.dtype(f"u{array.dtype.itemsize}"))
+
+    def deliver(self, result, array):
+        array[...] = result.view(array.dtype).reshape(array.shape)
+
+    def empty(self, size, dtype):
+        """Return an array of NaNs, or of numbers that no test expects, so that an element left out shows."""
+        array = np.empty(size, dtype)
+        array.view(np.uint8)[:] = 0xFF
+        return array
+
+    def pointer(self, array):
+        return array.ctypes.data
+
+    def launch(self, instance, name, grid, threads, shared, struct):
+        self.launched.append((name, grid))
+        start = getattr(self._library, f"start_{name}")
+        start.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
+        size = np.array(grid, np.int64)
+        start(size.ctypes.data, threads, shared, int(self.backwards), struct.ctypes.data)
