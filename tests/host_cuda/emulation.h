@@ -372,6 +372,27 @@ template <int n> DEVICE void load_matrices(uint32_t (&r)[n][4], const unsigned c
     });
 }
 
+// Each lane gets two steps of the memory's rows, 2*(lane%4) and the next, at column lane/4.
+template <int n> DEVICE void load_matrices_across(uint32_t (&r)[n][4], const unsigned char* const (&rows)[n])
+{
+    struct Operands {
+        uint32_t (&r)[n][4];
+        const unsigned char* const (&rows)[n];
+    };
+    emulation::with_warp(6, Operands{r, rows}, [](const Operands* const* lanes) {
+        for (int i = 0; i < n; i++)
+            for (int lane = 0; lane < 32; lane++) {
+                emulation::check_aligned(lanes[lane]->rows[i]);
+                for (int matrix = 0; matrix < 4; matrix++) {
+                    uint16_t pair[2];
+                    for (int e = 0; e < 2; e++)
+                        std::memcpy(&pair[e], lanes[8 * matrix + 2 * (lane % 4) + e]->rows[i] + 2 * (lane / 4), 2);
+                    std::memcpy(&lanes[lane]->r[i][matrix], pair, 4);
+                }
+            }
+    });
+}
+
 #define PRODUCTS(NUMBER, NAME, AS, SUM)                                                                                \
     template <int m, int n>                                                                                            \
     DEVICE void NAME##_products(SUM(&c)[m][n][4], const uint32_t(&a)[m][4], const uint32_t(&b)[n][2])                  \

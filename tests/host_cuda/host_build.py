@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpuconv import tuning
-from gpuconv.backends.cuda.implicit_gemm_geometry import Kernel
+from gpuconv.backends.cuda.implicit_gemm_geometry import Kernel, tiles_of
 from gpuconv.backends.cuda.raw_loader import as_bits
 
 HERE = Path(__file__).parent
@@ -17,26 +16,42 @@ RAW = HERE.parents[1] / "gpuconv" / "backends" / "cuda" / "raw"
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
 
 
-def _kernel(element, gather, rows, columns):
-    (tile,) = (t for t in tuning.TENSOR_TILES[element] if (t.rows, t.columns) == (rows, columns))
-    return Kernel(element, gather, tile)
+def _kernel(family, element, reads, rows, columns):
+    (tile,) = (t for t in tiles_of(family, element, reads) if (t.rows, t.columns) == (rows, columns))
+    return Kernel(family, element, reads, tile)
 
 
 KERNELS = (
-    _kernel("Float16", False, 128, 128),
-    _kernel("Float16", True, 128, 32),
-    _kernel("BFloat16", False, 64, 64),
-    _kernel("BFloat16", True, 128, 128),
-    _kernel("Int8", False, 128, 32),
-    _kernel("Int8", True, 64, 64),
-    _kernel("UInt8", False, 64, 64),
-    _kernel("UInt8", True, 64, 64),
-    _kernel("TF32", False, 64, 64),
-    _kernel("TF32", True, 128, 32),
-    _kernel("TF32x3", False, 128, 64),
-    _kernel("TF32x3", True, 64, 64),
+    _kernel("implicit_gemm", "Float16", "vector", 128, 128),
+    _kernel("implicit_gemm", "Float16", "gather", 128, 32),
+    _kernel("implicit_gemm", "BFloat16", "vector", 64, 64),
+    _kernel("implicit_gemm", "BFloat16", "gather", 128, 128),
+    _kernel("implicit_gemm", "Int8", "vector", 128, 32),
+    _kernel("implicit_gemm", "Int8", "gather", 64, 64),
+    _kernel("implicit_gemm", "UInt8", "vector", 64, 64),
+    _kernel("implicit_gemm", "UInt8", "gather", 64, 64),
+    _kernel("implicit_gemm", "TF32", "vector", 64, 64),
+    _kernel("implicit_gemm", "TF32", "gather", 128, 32),
+    _kernel("implicit_gemm", "TF32x3", "vector", 128, 64),
+    _kernel("implicit_gemm", "TF32x3", "gather", 64, 64),
+    _kernel("weight_gradient", "Float16", "vector", 128, 128),
+    _kernel("weight_gradient", "Float16", "planes", 64, 64),
+    _kernel("weight_gradient", "Float16", "gather", 64, 64),
+    _kernel("weight_gradient", "BFloat16", "vector", 64, 64),
+    _kernel("weight_gradient", "BFloat16", "planes", 64, 64),
+    _kernel("weight_gradient", "BFloat16", "gather", 64, 64),
+    _kernel("weight_gradient", "Int8", "planes", 64, 64),
+    _kernel("weight_gradient", "Int8", "gather", 64, 64),
+    _kernel("weight_gradient", "UInt8", "planes", 64, 64),
+    _kernel("weight_gradient", "UInt8", "gather", 64, 64),
+    _kernel("weight_gradient", "TF32", "vector", 64, 64),
+    _kernel("weight_gradient", "TF32", "planes", 64, 64),
+    _kernel("weight_gradient", "TF32", "gather", 64, 64),
+    _kernel("weight_gradient", "TF32x3", "vector", 128, 64),
+    _kernel("weight_gradient", "TF32x3", "planes", 64, 64),
+    _kernel("weight_gradient", "TF32x3", "gather", 64, 64),
 )
-"""What is built for the host: every element in both ways of reading, and among them every tile."""
+"""What is built for the host: every element in every way of reading, and among them every tile."""
 
 
 def compiler():
@@ -59,12 +74,10 @@ def translation_unit(kernels):
         for name in (kernel.name, kernel.second_pass):
             lines.append(
                 f'extern "C" void start_{name}(const int64_t* grid, int threads, size_t shared, int backwards, '
-                f"const {kernel.struct}* p) {{ emulation::launch(grid, threads, shared, backwards, "
+                f"const Problem* p) {{ emulation::launch(grid, threads, shared, backwards, "
                 f"[p] {{ {name}(*p); }}); }}"
             )
-    lines += [
-        f'extern "C" size_t size_of_{name}() {{ return sizeof({name}); }}' for name in {k.struct for k in kernels}
-    ]
+    lines.append('extern "C" size_t size_of_problem() { return sizeof(Problem); }')
     return "\n".join(lines) + "\n"
 
 
@@ -91,8 +104,8 @@ class HostRuntime:
         self._library = ctypes.CDLL(str(library))
         self.launched = []
 
-    def struct_sizes(self):
-        return {name: getattr(self._library, f"size_of_{name}")() for name in {kernel.struct for kernel in KERNELS}}
+    def size_of_problem(self):
+        return self._library.size_of_problem()
 
     def view(self, array):
         return array

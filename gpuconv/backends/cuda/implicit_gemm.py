@@ -39,12 +39,12 @@ def supports(call: Call, device: Device) -> str | None:
         return f"{call.dtype}: the tensor cores' kernels take {', '.join(_DTYPES)}"
     if call.dtype == "float32" and call.precision == "highest":
         return "precision='highest': tensor cores multiply float32 in parts of 11 bits; 'high' and 'tf32' allow it"
-    if call.operation == "weight_gradient":
-        return "the weight gradient is not written yet for this algorithm"
     p = call.problem
+    if call.operation == "weight_gradient" and any(b > 1 for b in p.input_dilation):
+        return f"input_dilation={p.input_dilation}: the weight gradient reads every input"
     if p.padding_value != 0:
         return f"padding_value={p.padding_value}: only a border of zeros is filled in"
-    if call.operation != "forward" and p.padding_mode != "zeros":
+    if call.operation in ("transposed", "input_gradient") and p.padding_mode != "zeros":
         return f"padding_mode={p.padding_mode!r}: of the gradient only that of a border of zeros is gathered"
     if max(*p.dilated, *p.output, *p.extent) > _LONGEST_AXIS or math.prod(p.output) >= 1 << 31:
         return f"an axis of more than {_LONGEST_AXIS} elements, or 2^31 positions, is out of reach of 32-bit positions"
@@ -63,9 +63,8 @@ def _missing(device: Device) -> str | None:
 
 def cost(call: Call, device: Device) -> float:
     """Return estimated seconds: whole tiles at the tensor cores' rate, besides each array's way once."""
-    constants, layout = tuning.CUDA_COSTS["implicit_gemm"], call.problem.layout
-    gather = not geometry.is_vector(call, layout)
-    parts = geometry.launches(call, device.multiprocessors, gather, (layout, layout))
+    constants, layouts = tuning.CUDA_COSTS["implicit_gemm"], (call.problem.layout,) * 2
+    parts = geometry.launches(call, device.multiprocessors, geometry.reads_of(call, layouts), layouts)
     seconds = constants.overhead + call.bytes / constants.bandwidth + len(parts) * _LAUNCH
     return seconds + sum(part.cycles for part in parts) / constants.flops
 
@@ -84,37 +83,51 @@ def _packed(runtime: Any, call: Call, w: Any) -> Any:
 
 
 def run(call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
-    """Write y (forward) or x (transposed, input_gradient), every element of it."""
+    """Write y (forward), x (transposed, input_gradient) or w (weight_gradient), every element of it."""
     compute(raw_loader.runtime(), call, x, w, y, bias, packed)
 
 
 def compute(runtime: Any, call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
     """Do what `run` does through a runtime: `raw_loader.CupyRuntime`, or another with its methods."""
+    if call.operation == "weight_gradient":
+        _weight_gradient(runtime, call, x, w, y)
+        return
     read, written = (x, y) if call.operation == "forward" else (y, x)
     if written.size == 0:
         return
     (read, of_read), (written, of_written) = (_in_memory(runtime, a, call) for a in (read, written))
-    result_size = result_dtype(to_numpy(call.dtype)).itemsize
+    layouts = of_read, of_written
     weights = _packed(runtime, call, w) if packed is None else packed
     source, result = runtime.adopt(read), runtime.target(written)
     offset = None if bias is None else runtime.adopt(bias)
     at, into = runtime.pointer(source), runtime.pointer(result)
-    gather = not geometry.is_vector(call, of_read) or at % 16 != 0
-    pairs = of_written == "channels_last" and into % (2 * result_size) == 0
-    for part in geometry.launches(call, runtime.multiprocessors, gather, (of_read, of_written)):
-        partial = runtime.empty(part.partial, np.dtype(np.uint32)) if part.partial else None
-        even = part.numbers["outputs"] % 2 == 0
-        numbers = part.numbers | {
+    reads = geometry.reads_of(call, layouts) if at % 16 == 0 else "gather"
+    pairs = of_written == "channels_last" and into % (2 * result_dtype(to_numpy(call.dtype)).itemsize) == 0
+    for part in geometry.launches(call, runtime.multiprocessors, reads, layouts):
+        pointers = {
             "x": at,
             "w": runtime.pointer(weights) + part.weights * weights.dtype.itemsize,
             "bias": 0 if offset is None else runtime.pointer(offset),
             "y": into,
-            "partial": 0 if partial is None else runtime.pointer(partial),
-            "first_group": 0,
-            "paired": int(pairs and even),
+            "paired": int(pairs and part.numbers["outputs"] % 2 == 0),
         }
-        _launch(runtime, part, numbers)
+        _launch(runtime, part, pointers)
     runtime.deliver(result, written)
+
+
+def _weight_gradient(runtime: Any, call: Call, x: Any, w: Any, y: Any) -> None:
+    if w.size == 0:
+        return
+    (x, of_x), (y, of_y) = (_in_memory(runtime, a, call) for a in (x, y))
+    w, layouts = runtime.view(w), (of_x, of_y)
+    inputs, result = (runtime.adopt(x), runtime.adopt(y)), runtime.target(w)
+    reads = geometry.reads_of(call, layouts)
+    if reads == "vector" and any(runtime.pointer(a) % 16 for a in inputs):
+        reads = "gather"
+    (part,) = geometry.launches(call, runtime.multiprocessors, reads, layouts)
+    pointers = {name: runtime.pointer(a) for name, a in zip("xyw", (*inputs, result), strict=True)}
+    _launch(runtime, part, {**pointers, "bias": 0, "paired": 0})
+    runtime.deliver(result, w)
 
 
 def _in_memory(runtime: Any, array: Any, call: Call) -> tuple[Any, str]:
@@ -132,12 +145,16 @@ def _in_memory(runtime: Any, array: Any, call: Call) -> tuple[Any, str]:
     return view, problem.layout
 
 
-def _launch(runtime: Any, part: geometry.Launch, numbers: dict[str, int]) -> None:
+def _launch(runtime: Any, part: geometry.Launch, pointers: dict[str, int]) -> None:
     kernel, (tiles, splits) = part.kernel, part.grid
+    partial = runtime.empty(part.sums, np.dtype(np.uint32)) if part.sums else None
+    numbers = part.numbers | pointers
+    numbers["partial"] = 0 if partial is None else runtime.pointer(partial)
     for first in range(0, numbers["groups"], _GRID_Y):
         grid = tiles, min(_GRID_Y, numbers["groups"] - first), splits
         struct = geometry.as_struct(numbers | {"first_group": first})
         runtime.launch(kernel, kernel.name, grid, kernel.tile.threads, kernel.shared, struct)
-    if splits > 1:
-        blocks = min(-(-part.partial // splits // 256), 1 << 16)
-        runtime.launch(kernel, kernel.second_pass, (blocks, 1, 1), 256, 0, geometry.as_struct(numbers))
+    if part.sums:
+        blocks = min(-(-part.sums // splits // 256), 1 << 16)
+        struct = geometry.as_struct(numbers | {"first_group": 0})
+        runtime.launch(kernel, kernel.second_pass, (blocks, 1, 1), 256, 0, struct)

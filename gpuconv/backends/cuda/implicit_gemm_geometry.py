@@ -15,7 +15,7 @@ from gpuconv.problem import AxisPhase, ConvProblem
 if TYPE_CHECKING:
     from gpuconv.dispatch import Call
 
-__all__ = ["FIELDS", "Kernel", "Launch", "as_struct", "computed", "element_of", "is_vector", "launches", "packed"]
+__all__ = ["FIELDS", "Kernel", "Launch", "as_struct", "computed", "element_of", "launches", "packed", "reads_of"]
 
 _AXES = ("taps", "count", "advance", "first", "delta", "length")
 
@@ -28,12 +28,13 @@ FIELDS = (
     "y_start", "y_batch", "y_channel", "y_axis0", "y_axis1", "y_axis2",
     "paired",
 )  # fmt: skip
-"""The members of ``ImplicitGemm`` in implicit_gemm.cuh, each of 64 bits, in their order."""
+"""The members of ``Problem`` in raw/problem.cuh, each of 64 bits, in their order."""
 
 _WHOLE_AXIS = AxisPhase(0, 1, 1, 1, ((0, 0),))
 """The phase of an axis that a problem of lower rank has not got."""
 
-_MOST_SPLITS = 16
+_MOST_PARTIAL_SUMS = 1 << 24
+"""Sums that a split weight gradient keeps in all: 64 MiB."""
 _LEAST_TILES = 8
 """Tiles of the summed axis that a part of a split sum has at least."""
 
@@ -48,18 +49,19 @@ def element_of(call: Call) -> str:
 
 
 class Kernel(NamedTuple):
-    """One instance of raw/implicit_gemm.cu."""
+    """One instance of a source file in raw."""
 
+    family: str
+    """Of kernels: "implicit_gemm" or "weight_gradient"."""
     element: str
-    gather: bool
-    """Whether inputs are read one by one, in any layout, or sixteen bytes of channels at a time."""
+    reads: str
+    """How inputs are read, one of `Reads` in tile.cuh."""
     tile: tuning.TensorTile
 
     @property
     def name(self) -> str:
         """Name of the kernel, which says what it is."""
-        how = "gather" if self.gather else "vector"
-        return f"implicit_gemm_{self.element}_{how}_{self.tile.rows}x{self.tile.columns}"
+        return f"{self.family}_{self.element}_{self.reads}_{self.tile.rows}x{self.tile.columns}"
 
     @property
     def second_pass(self) -> str:
@@ -69,19 +71,14 @@ class Kernel(NamedTuple):
     @property
     def source(self) -> str:
         """The file that it is compiled from."""
-        return "implicit_gemm.cu"
-
-    @property
-    def struct(self) -> str:
-        """The type of its argument."""
-        return "ImplicitGemm"
+        return f"{self.family}.cu"
 
     @property
     def constants(self) -> dict[str, str]:
         """The constants of its compilation."""
         return {
             "ELEMENT": self.element,
-            "GATHER": "true" if self.gather else "false",
+            "READS": self.reads,
             "TILE": self.tile.constants,
             "BLOCKS": str(self.tile.blocks),
             "NAME": self.name,
@@ -90,8 +87,12 @@ class Kernel(NamedTuple):
 
     @property
     def shared(self) -> int:
-        """Bytes of dynamic shared memory: the stages, and what is kept of each output position."""
-        return self.tile.stage_bytes + 32 * self.tile.rows
+        """Bytes of dynamic shared memory: the stages, and a table of positions."""
+        positions = self.tile.rows if self.family == "implicit_gemm" else 2 * self.tile.bytes // _SIZES[self.element]
+        return self.tile.stage_bytes + 32 * positions
+
+
+_SIZES = {"Float16": 2, "BFloat16": 2, "TF32": 4, "TF32x3": 4, "Int8": 1, "UInt8": 1}
 
 
 class Launch(NamedTuple):
@@ -104,68 +105,101 @@ class Launch(NamedTuple):
     """The fields, but for pointers."""
     weights: int
     """Where the phase's weights begin, in elements."""
+    sums: int
+    """Sums that the parts of a split sum are in all; 0 where it is not split."""
     cycles: float
     """Estimated clock cycles of its products. Computed, not measured."""
 
-    @property
-    def partial(self) -> int:
-        """Sums that the parts of a split sum take in all."""
-        n = self.numbers
-        return n["splits"] * n["groups"] * n["rows"] * n["outputs"] if n["splits"] > 1 else 0
-
 
 def computed(call: Call) -> ConvProblem:
-    """Return the problem whose forward convolution the call is."""
-    return call.problem if call.operation == "forward" else call.problem.adjoint()
+    """Return the problem whose forward convolution the call is; a weight gradient stays with its own."""
+    return call.problem if call.operation in ("forward", "weight_gradient") else call.problem.adjoint()
 
 
-def is_vector(call: Call, layout: str) -> bool:
-    """Whether sixteen bytes of an input of that layout are always channels of one group."""
+def reads_of(call: Call, layouts: tuple[str, str]) -> str:
+    """Return how the kernel reads arrays of these layouts: those of the arrays read and written, or both of x and y."""
     problem, wide = computed(call), 16 // to_numpy(call.dtype).itemsize
-    return layout == "channels_last" and problem.in_channels // problem.groups % wide == 0
+    channels = [problem.in_channels // problem.groups]
+    if call.operation != "weight_gradient":
+        return "vector" if layouts[0] == "channels_last" and channels[0] % wide == 0 else "gather"
+    channels.append(problem.out_channels // problem.groups)
+    if layouts[0] != "channels_last" or layouts[1] != "channels_last":
+        return "planes"
+    return "gather" if wide == 16 or any(n % wide for n in channels) else "vector"
 
 
 @functools.lru_cache(maxsize=512)
-def launches(call: Call, multiprocessors: int, gather: bool, layouts: tuple[str, str]) -> tuple[Launch, ...]:
-    """Return a launch for each phase; the layouts are those of the array read and of the one written."""
+def launches(call: Call, multiprocessors: int, reads: str, layouts: tuple[str, str]) -> tuple[Launch, ...]:
+    """Return a launch for each phase.
+
+    The layouts are those of the array read and of the one written; of a weight gradient those of x and y.
+    """
     problem, element = computed(call), element_of(call)
+    gradient = call.operation == "weight_gradient"
     found, weights = [], 0
     for phase in problem.all_phases:
         numbers = _numbers(call, problem, phase, layouts)
-        kernel, splits, cycles = _kernel(element, gather, numbers, call, multiprocessors)
+        product = _gradient_product(numbers) if gradient else _product(numbers)
+        family = "weight_gradient" if gradient else "implicit_gemm"
+        kernel, splits, cycles = _kernel(family, element, reads, product, multiprocessors)
         numbers["splits"] = splits
-        tiles = -(-numbers["rows"] // kernel.tile.rows) * -(-numbers["outputs"] // kernel.tile.columns)
-        found.append(Launch(kernel, (tiles, splits), numbers, weights, cycles))
-        weights += numbers["groups"] * numbers["outputs"] * _depth(numbers)
+        tiles = -(-product.rows // kernel.tile.rows) * -(-product.columns // kernel.tile.columns)
+        sums = splits * product.groups * product.rows * product.columns if splits > 1 else 0
+        found.append(Launch(kernel, (tiles, splits), numbers, weights, sums, cycles))
+        weights += product.groups * product.columns * product.depth
     return tuple(found)
 
 
-def _depth(numbers: dict[str, int]) -> int:
-    return numbers["taps0"] * numbers["taps1"] * numbers["taps2"] * numbers["padded"]
+class _Product(NamedTuple):
+    """The matrix products of a launch: rows x depth times depth x columns, one for each group."""
+
+    rows: int
+    columns: int
+    depth: int
+    groups: int
+    most_splits: int
+
+
+def _product(numbers: dict[str, int]) -> _Product:
+    depth = numbers["taps0"] * numbers["taps1"] * numbers["taps2"] * numbers["padded"]
+    return _Product(numbers["rows"], numbers["outputs"], depth, numbers["groups"], 16)
+
+
+def _gradient_product(numbers: dict[str, int]) -> _Product:
+    columns = numbers["taps0"] * numbers["taps1"] * numbers["taps2"] * numbers["channels"]
+    sums = max(numbers["outputs"] * columns * numbers["groups"], 1)
+    splits = min(max(_MOST_PARTIAL_SUMS // sums, 1), 1024)
+    return _Product(numbers["outputs"], columns, numbers["rows"], numbers["groups"], splits)
 
 
 def _kernel(
-    element: str, gather: bool, numbers: dict[str, int], call: Call, multiprocessors: int
+    family: str, element: str, reads: str, product: _Product, multiprocessors: int
 ) -> tuple[Kernel, int, float]:
     """Return the kernel of least estimated time, in how many parts it sums, and its clock cycles."""
-    size, found = to_numpy(call.dtype).itemsize, []
-    for tile in tiles_of(element, gather):
-        steps = -(-_depth(numbers) * size // tile.bytes)
-        blocks = -(-numbers["rows"] // tile.rows) * -(-numbers["outputs"] // tile.columns) * numbers["groups"]
+    size, found = _SIZES[element], []
+    for tile in tiles_of(family, element, reads):
+        steps = -(-product.depth * size // tile.bytes)
+        blocks = -(-product.rows // tile.rows) * -(-product.columns // tile.columns) * product.groups
         room = multiprocessors * tile.blocks
-        splits = max(min(room // max(blocks, 1), steps // _LEAST_TILES, _MOST_SPLITS), 1)
+        splits = max(min(room // max(blocks, 1), steps // _LEAST_TILES, product.most_splits), 1)
         # Blocks that share a multiprocessor share its tensor cores: time goes in turns of a block on each.
         turns = -(-blocks * splits // multiprocessors)
         products = turns * -(-steps // splits) * tile.rows * tile.columns * (tile.bytes // size)
         cycles = 2 * products / (tuning.TENSOR_FLOPS[element] * tile.efficiency)
-        found.append((cycles, Kernel(element, gather, tile), splits))
+        found.append((cycles, Kernel(family, element, reads, tile), splits))
     cycles, kernel, splits = min(found, key=lambda one: one[0])
     return kernel, splits, cycles
 
 
-def tiles_of(element: str, gather: bool) -> tuple[tuning.TensorTile, ...]:
+def tiles_of(family: str, element: str, reads: str) -> tuple[tuning.TensorTile, ...]:
     """Return the tiles that there are kernels of."""
-    return tuning.TENSOR_TILES[element]
+    tiles = tuning.TENSOR_TILES[element]
+    if family == "implicit_gemm":
+        return tiles
+    if reads == "vector":
+        return tuple(tile for tile in tiles if tile.columns >= 64)
+    # Both operands are read one by one and held in registers beside the sums: those of a small tile, and fewer blocks.
+    return tuple(tile._replace(blocks=2) for tile in tiles if tile.rows == 64)
 
 
 def _numbers(

@@ -106,6 +106,7 @@ LARGER = {
     "channels not whole chunks": ((1, 7, 7, 19), (10, 19, 3, 3), {"padding": 1, "padding_mode": "wrap"}),
     "groups": ((2, 6, 6, 96), (24, 32, 3, 3), {"groups": 3, "padding": 2, "dilation": 2}),
     "volume": ((1, 3, 5, 6, 16), (6, 16, 2, 3, 3), {"padding": 1, "padding_mode": "mirror"}),
+    "positions": ((1, 40, 30, 16), (16, 16, 2, 2), {"padding": 1}),
     "signal": ((2, 70, 32), (20, 32, 7), {"stride": 3, "padding": 4}),
 }
 PRECISIONS = (*((dtype, "high") for dtype in DTYPES), ("float32", "tf32"))
@@ -113,7 +114,7 @@ PRECISIONS = (*((dtype, "high") for dtype in DTYPES), ("float32", "tf32"))
 
 def larger(name, layout, operation, dtype, precision):
     x_shape, w_shape, keywords = LARGER[name]
-    if operation != "forward":
+    if operation == "input_gradient":
         keywords = {**keywords, "padding_mode": "zeros"}
     if layout == "channels_first":
         x_shape = (x_shape[0], x_shape[-1], *x_shape[1:-1])
@@ -124,7 +125,7 @@ def larger(name, layout, operation, dtype, precision):
 @pytest.mark.parametrize(("dtype", "precision"), PRECISIONS)
 def test_larger_problems(runtime, name, dtype, precision):
     for layout in ("channels_last", "channels_first"):
-        for operation in ("forward", "input_gradient"):
+        for operation in ("forward", "input_gradient", "weight_gradient"):
             call = larger(name, layout, operation, dtype, precision)
             runtime.backwards = layout == "channels_first"
             check(runtime, call, name, bias=operation == "forward")
@@ -134,20 +135,13 @@ def test_larger_problems(runtime, name, dtype, precision):
 def test_split_sums(runtime, dtype, precision):
     runtime.multiprocessors = 20
     for layout in ("channels_last", "channels_first"):
-        call = larger("pipeline", layout, "forward", dtype, precision)
-        check(runtime, call, "splits", bias=True)
-        (_, grid), (name, _) = runtime.launched
-        assert grid[2] > 1
-        assert name.endswith("add_splits")
-        runtime.launched.clear()
-
-
-def test_every_kernel_that_is_built_runs():
-    from host_build import KERNELS
-
-    for kernel in KERNELS:
-        tiles = geometry.tiles_of(kernel.element, kernel.gather)
-        assert tiles == (kernel.tile,)
+        for name, operation in (("pipeline", "forward"), ("positions", "weight_gradient")):
+            call = larger(name, layout, operation, dtype, precision)
+            check(runtime, call, "splits", bias=operation == "forward")
+            (_, grid), (name, _) = runtime.launched
+            assert grid[2] > 1
+            assert name.endswith("add_splits")
+            runtime.launched.clear()
 
 
 def test_more_groups_than_a_grid_has_rows(runtime, monkeypatch):
@@ -223,4 +217,4 @@ def test_high_precision_is_near_float32(runtime):
 
 
 def test_the_struct_has_a_member_for_each_field(runtime):
-    assert runtime.struct_sizes() == {"ImplicitGemm": 8 * len(geometry.FIELDS)}
+    assert runtime.size_of_problem() == 8 * len(geometry.FIELDS)

@@ -46,6 +46,16 @@ template <int n> DEVICE void load_matrices(uint32_t (&r)[n][4], const unsigned c
                      : "r"(shared_address(rows[i])));
 }
 
+// The same, each matrix transposed: for operands that lie with the summed axis across.
+template <int n> DEVICE void load_matrices_across(uint32_t (&r)[n][4], const unsigned char* const (&rows)[n])
+{
+#pragma unroll
+    for (int i = 0; i < n; i++)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(r[i][0]), "=r"(r[i][1]), "=r"(r[i][2]), "=r"(r[i][3])
+                     : "r"(shared_address(rows[i])));
+}
+
 #define FLOAT_PRODUCT(NAME, INSTRUCTION)                                                                               \
     DEVICE void NAME(float(&c)[4], const uint32_t(&a)[4], const uint32_t(&b)[2])                                       \
     {                                                                                                                  \

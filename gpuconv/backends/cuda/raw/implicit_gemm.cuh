@@ -4,47 +4,8 @@
 // One kernel serves the forward convolution and each phase of a transposed one or an input gradient
 // (ConvProblem.phases): on axis i, output start + step*q reads input advance*q + first + delta*t of tap t.
 #pragma once
+#include "problem.cuh"
 #include "tile.cuh"
-
-// The order is that of implicit_gemm_geometry.FIELDS. Offsets and strides count elements.
-struct ImplicitGemm {
-    const unsigned char *x, *w, *bias;
-    unsigned char *y, *partial;
-    int64 rows, outputs, groups, first_group, splits;
-    int64 channels, padded; // Input channels of a group, and what the weights round them up to.
-    int64 taps[3], count[3], advance[3], first[3], delta[3], length[3];
-    int64 mode;
-    int64 x_start, x_batch, x_channel, x_axis[3];
-    int64 y_start, y_batch, y_channel, y_axis[3];
-    int64 paired; // Whether two neighbouring output channels can be written at once.
-};
-
-// What a block keeps of an output position.
-struct alignas(16) Position {
-    int64 x, y; // Where its image begins, and where it is written; both -1 beyond the last position.
-    int at[3], unused;
-};
-
-DEVICE Position position_of(const ImplicitGemm& p, int64 row)
-{
-    Position found;
-    if (row >= p.rows) {
-        found.x = found.y = -1;
-        found.at[0] = found.at[1] = found.at[2] = 0;
-        return found;
-    }
-    const int64 image = p.count[0] * p.count[1] * p.count[2], batch = row / image;
-    unsigned rest = (unsigned)(row - batch * image); // An image has fewer than 2^31 positions.
-    const unsigned q2 = rest % (unsigned)p.count[2];
-    rest /= (unsigned)p.count[2];
-    const unsigned q1 = rest % (unsigned)p.count[1], q0 = rest / (unsigned)p.count[1];
-    found.x = p.x_start + batch * p.x_batch;
-    found.y = p.y_start + batch * p.y_batch + q0 * p.y_axis[0] + q1 * p.y_axis[1] + q2 * p.y_axis[2];
-    found.at[0] = (int)(q0 * p.advance[0] + p.first[0]);
-    found.at[1] = (int)(q1 * p.advance[1] + p.first[1]);
-    found.at[2] = (int)(q2 * p.advance[2] + p.first[2]);
-    return found;
-}
 
 // One thread's chunks of the left operand, tile after tile. The chunk's place on the summed axis is kept as a tap and a
 // channel; where the tap changes, the rows' addresses are worked out anew.
@@ -53,7 +14,7 @@ template <class Element, class Tile, bool gather> struct SourceLoader {
     typedef Share<Tile, Tile::rows, gather> Chunks;
     static constexpr int wide = 16 / sizeof(Stored), depth = Tile::bytes / sizeof(Stored);
 
-    const ImplicitGemm& p;
+    const Problem& p;
     const Position* positions; // Of this thread's first row.
     const Stored* from[Chunks::count];
     Chunk held[gather ? Chunks::count : 1];
@@ -61,7 +22,7 @@ template <class Element, class Tile, bool gather> struct SourceLoader {
     int tap[3], channel, place[Chunks::count];
     int64 group_start;
 
-    DEVICE SourceLoader(const ImplicitGemm& problem, const Position* table, int thread, int64 group, int64 first_tile)
+    DEVICE SourceLoader(const Problem& problem, const Position* table, int thread, int64 group, int64 first_tile)
         : p(problem), positions(table + Chunks::first(thread)), inside(0), group_start(group * p.channels * p.x_channel)
     {
         const int64 k = first_tile * depth + Chunks::chunk(thread) * wide, flat = k / p.padded;
@@ -164,7 +125,7 @@ template <class Element, class Tile> struct WeightLoader {
     int place[Chunks::count];
     unsigned inside;
 
-    DEVICE WeightLoader(const ImplicitGemm& p, int thread, int64 group, int64 first_column, int64 first_tile) : inside(0)
+    DEVICE WeightLoader(const Problem& p, int thread, int64 group, int64 first_column, int64 first_tile) : inside(0)
     {
         length = p.taps[0] * p.taps[1] * p.taps[2] * p.padded;
         k = first_tile * depth + Chunks::chunk(thread) * wide;
@@ -190,7 +151,7 @@ template <class Element, class Tile> struct WeightLoader {
 };
 
 template <class Element>
-DEVICE void store_one(const ImplicitGemm& p, int64 place, int64 channel, typename Element::Sum sum)
+DEVICE void store_one(const Problem& p, int64 place, int64 channel, typename Element::Sum sum)
 {
     typedef typename Element::Result Result;
     if (p.bias)
@@ -199,7 +160,7 @@ DEVICE void store_one(const ImplicitGemm& p, int64 place, int64 channel, typenam
 }
 
 template <class Element>
-DEVICE void store_pair(const ImplicitGemm& p, int64 place, int64 channel, typename Element::Sum one,
+DEVICE void store_pair(const Problem& p, int64 place, int64 channel, typename Element::Sum one,
                        typename Element::Sum other)
 {
     typedef typename Element::Result Result;
@@ -213,7 +174,7 @@ DEVICE void store_pair(const ImplicitGemm& p, int64 place, int64 channel, typena
     *(Pair*)((Result*)p.y + place + channel) = Pair{Element::narrow(one), Element::narrow(other)};
 }
 
-template <class Element, bool gather, class Tile> DEVICE void implicit_gemm(const ImplicitGemm& p)
+template <class Element, bool gather, class Tile> DEVICE void implicit_gemm(const Problem& p)
 {
     typedef typename Element::Sum Sum;
     constexpr int depth = Tile::bytes / (int)sizeof(typename Element::Stored);
@@ -287,7 +248,7 @@ template <class Element, bool gather, class Tile> DEVICE void implicit_gemm(cons
 }
 
 // The second pass of a split sum: adds the parts in their order, so that every run gives the same bits.
-template <class Element> DEVICE void add_splits(const ImplicitGemm& p)
+template <class Element> DEVICE void add_splits(const Problem& p)
 {
     typedef typename Element::Sum Sum;
     const int64 all = p.groups * p.rows * p.outputs, stride = (int64)gridDim.x * blockDim.x;
