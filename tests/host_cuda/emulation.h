@@ -406,6 +406,23 @@ PRODUCTS(4, int8, AsInt8, int)
 PRODUCTS(5, uint8, AsUInt8, int)
 #undef PRODUCTS
 
+DEVICE bool any_lane(bool condition)
+{
+    struct Operands {
+        bool condition;
+        bool& any;
+    };
+    bool any = false;
+    emulation::with_warp(7, Operands{condition, any}, [](const Operands* const* lanes) {
+        bool found = false;
+        for (int lane = 0; lane < 32; lane++)
+            found |= lanes[lane]->condition;
+        for (int lane = 0; lane < 32; lane++)
+            lanes[lane]->any = found;
+    });
+    return any;
+}
+
 DEVICE float bits_to_float(uint32_t value) { return emulation::bits(value); }
 DEVICE uint32_t float_to_bits(float value) { return emulation::bits(value); }
 DEVICE float float16_to_float(uint16_t value) { return emulation::from_float16(value); }

@@ -92,7 +92,8 @@ def compile_cubin(nvrtc: Nvrtc, instance: Instance, architecture: str) -> Compil
     )  # fmt: skip
     try:
         nvrtc.compileProgram(program, (*OPTIONS, f"-arch={architecture}", *_definitions(instance)))
-        return Compiled(nvrtc.getCUBIN(program), nvrtc.getProgramLog(program))
+        # CuPy's binding leaves out the last byte, as of a string; an ELF file's own is a 0 too.
+        return Compiled(nvrtc.getCUBIN(program) + b"\0", nvrtc.getProgramLog(program))
     except Exception as error:
         log = nvrtc.getProgramLog(program)
         raise RuntimeError(f"{instance.source} does not compile for {architecture}: {error}\n{log}") from error

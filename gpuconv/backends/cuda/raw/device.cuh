@@ -95,6 +95,9 @@ PRODUCTS(int8, int)
 PRODUCTS(uint8, int)
 #undef PRODUCTS
 
+// Whether a condition holds in any lane of the warp.
+DEVICE bool any_lane(bool condition) { return __any_sync(0xffffffffu, condition); }
+
 DEVICE float bits_to_float(uint32_t bits) { return __uint_as_float(bits); }
 DEVICE uint32_t float_to_bits(float value) { return __float_as_uint(value); }
 
@@ -130,7 +133,8 @@ struct alignas(16) Chunk {
     uint32_t words[4];
 };
 
-// The element of 0 ... n-1 that stands at position i, or -1 for a zero: gpuconv.boundary.source_index.
+// The element of 0 ... n-1 that stands at position i, or -1 for a zero: gpuconv.boundary.source_index, without its
+// divisions, since a border is seldom wider than the array.
 DEVICE int source_index(int mode, int i, int n)
 {
     if ((unsigned)i < (unsigned)n)
@@ -139,11 +143,14 @@ DEVICE int source_index(int mode, int i, int n)
         return -1;
     if (mode == 1)
         return i < 0 ? 0 : n - 1;
-    int period = mode == 4 ? n : mode == 2 ? 2 * n : 2 * n - 2;
-    if (period == 0)
+    if (n == 1)
         return 0;
-    i %= period;
-    if (i < 0)
-        i += period;
-    return i < n ? i : period - (mode == 2) - i;
+#pragma unroll 1
+    do {
+        if (mode == 4)
+            i += i < 0 ? n : -n;
+        else
+            i = i < 0 ? -i - (mode == 2) : 2 * (n - 1) + (mode == 2) - i;
+    } while ((unsigned)i >= (unsigned)n);
+    return i;
 }

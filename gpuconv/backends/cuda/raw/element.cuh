@@ -34,18 +34,29 @@ struct Parts {
     uint32_t large, finite, small;
 };
 
+constexpr uint32_t kept_by_tf32 = 0xffffe000u, half_of_dropped = 0x1000u;
+
 DEVICE Parts split(uint32_t bits)
 {
-    const uint32_t kept = 0xffffe000u, magnitude = bits & 0x7fffffffu;
+    const uint32_t magnitude = bits & 0x7fffffffu;
     Parts parts;
-    parts.large = (bits + 0x1000u) & kept;
+    parts.large = (bits + half_of_dropped) & kept_by_tf32;
     if (magnitude >= 0x7f7ff000u) // Rounding would carry into the exponent of infinity, or into a NaN's sign.
-        parts.large = (bits & kept) | (magnitude > 0x7f800000u ? 0x00400000u : 0u);
+        parts.large = (bits & kept_by_tf32) | (magnitude > 0x7f800000u ? 0x00400000u : 0u);
     const bool finite = magnitude < 0x7f800000u;
     parts.finite = finite ? parts.large : 0u;
-    const float rest = bits_to_float(bits) - bits_to_float(parts.large);
-    parts.small = finite ? (float_to_bits(rest) + 0x1000u) & kept : 0u;
+    parts.small = finite ? float_to_bits(bits_to_float(bits) - bits_to_float(parts.large)) : 0u;
     return parts;
+}
+
+// The same for numbers whose rounding neither meets nor makes an infinity or NaN. A rest is then finite, so that
+// `strange`, to which 0 times each rest is added, stays 0; it is a NaN otherwise.
+DEVICE void split_plain(uint32_t bits, uint32_t& large, uint32_t& small, float& strange)
+{
+    large = (bits + half_of_dropped) & kept_by_tf32;
+    const float rest = bits_to_float(bits) - bits_to_float(large);
+    small = float_to_bits(rest);
+    strange += rest * 0.0f;
 }
 
 struct Float32 {
@@ -56,31 +67,68 @@ struct Float32 {
     static DEVICE float narrow(float value) { return value; }
 };
 
-// One TF32 product: 11 significant bits of each factor.
+// One TF32 product: 11 significant bits of each factor. The instruction leaves out the bits that TF32 has not got.
 struct TF32 : Float32 {
     template <int m, int n>
     static DEVICE void multiply(float (&c)[m][n][4], const uint32_t (&a)[m][4], const uint32_t (&b)[n][2])
     {
         uint32_t large_a[m][4], large_b[n][2];
+        float strange = 0;
 #pragma unroll
         for (int i = 0; i < m; i++)
 #pragma unroll
             for (int r = 0; r < 4; r++)
-                large_a[i][r] = split(a[i][r]).large;
+                large_a[i][r] = a[i][r] + half_of_dropped, strange += bits_to_float(large_a[i][r]) * 0.0f;
 #pragma unroll
         for (int j = 0; j < n; j++)
 #pragma unroll
             for (int r = 0; r < 2; r++)
-                large_b[j][r] = split(b[j][r]).large;
+                large_b[j][r] = b[j][r] + half_of_dropped, strange += bits_to_float(large_b[j][r]) * 0.0f;
+        if (any_lane(strange != 0)) {
+#pragma unroll
+            for (int i = 0; i < m; i++)
+#pragma unroll
+                for (int r = 0; r < 4; r++)
+                    large_a[i][r] = split(large_a[i][r] - half_of_dropped).large;
+#pragma unroll
+            for (int j = 0; j < n; j++)
+#pragma unroll
+                for (int r = 0; r < 2; r++)
+                    large_b[j][r] = split(large_b[j][r] - half_of_dropped).large;
+        }
         tf32_products(c, large_a, large_b);
     }
 };
 
-// Three TF32 products, the smallest first: all but the product of the two rests. An infinity meets the other factor's
-// large part alone, since its product with a rest of 0 would be a NaN.
+// Three TF32 products, the smallest first: all but the product of the two rests.
 struct TF32x3 : Float32 {
     template <int m, int n>
     static DEVICE void multiply(float (&c)[m][n][4], const uint32_t (&a)[m][4], const uint32_t (&b)[n][2])
+    {
+        uint32_t large_a[m][4], large_b[n][2], small_a[m][4], small_b[n][2];
+        float strange = 0;
+#pragma unroll
+        for (int i = 0; i < m; i++)
+#pragma unroll
+            for (int r = 0; r < 4; r++)
+                split_plain(a[i][r], large_a[i][r], small_a[i][r], strange);
+#pragma unroll
+        for (int j = 0; j < n; j++)
+#pragma unroll
+            for (int r = 0; r < 2; r++)
+                split_plain(b[j][r], large_b[j][r], small_b[j][r], strange);
+        if (any_lane(strange != 0)) {
+            multiply_strange(c, a, b);
+            return;
+        }
+        tf32_products(c, small_a, large_b);
+        tf32_products(c, large_a, small_b);
+        tf32_products(c, large_a, large_b);
+    }
+
+    // An infinity meets the other factor's large part alone, since its product with a rest of 0 would be a NaN.
+    template <int m, int n>
+    static DEVICE void multiply_strange(float (&c)[m][n][4], const uint32_t (&a)[m][4], const uint32_t (&b)[n][2])
     {
         uint32_t large_a[m][4], large_b[n][2], finite_a[m][4], finite_b[n][2], small_a[m][4], small_b[n][2];
 #pragma unroll

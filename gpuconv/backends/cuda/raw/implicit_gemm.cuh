@@ -38,21 +38,27 @@ template <class Element, class Tile, bool gather> struct SourceLoader {
 
     DEVICE void find()
     {
-        inside = 0;
+        if (p.mode == 0)
+            find_inside<false>();
+        else
+            find_inside<true>();
+    }
+
+    template <bool border> DEVICE void find_inside()
+    {
+        const int away[3] = {tap[0] * (int)p.delta[0], tap[1] * (int)p.delta[1], tap[2] * (int)p.delta[2]};
+        int64 offset = group_start + channel * p.x_channel;
+#pragma unroll
+        for (int axis = 0; axis < 3; axis++)
+            offset += away[axis] * p.x_axis[axis];
         const bool exists = tap[0] < (int)p.taps[0];
+        inside = 0;
 #pragma unroll
         for (int i = 0; i < Chunks::count; i++) {
             const Position& row = positions[i * Chunks::step];
-            int64 offset = row.x;
-            bool read = exists && offset >= 0;
-#pragma unroll
-            for (int axis = 0; axis < 3; axis++) {
-                const int at = source_index((int)p.mode, row.at[axis] + tap[axis] * (int)p.delta[axis],
-                                            (int)p.length[axis]);
-                read = read && at >= 0;
-                offset += at * p.x_axis[axis];
-            }
-            from[i] = (const Stored*)p.x + (read ? offset + group_start + channel * p.x_channel : 0);
+            int64 shift;
+            const bool read = within<border>(p, row, away, shift) && exists;
+            from[i] = (const Stored*)p.x + (read ? row.x + offset + shift : 0);
             inside |= (unsigned)read << i;
         }
     }

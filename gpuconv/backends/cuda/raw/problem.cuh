@@ -16,7 +16,8 @@ struct Problem {
 
 // What a block keeps of an output position.
 struct alignas(16) Position {
-    int64 x, y; // Where its image begins, and where it is written; both -1 beyond the last position.
+    int64 x; // Where channel 0 of its first tap would be read if there were no border.
+    int64 y; // Where its channel 0 is written, or -1 beyond the last position.
     int at[3], unused;
 };
 
@@ -24,7 +25,7 @@ DEVICE Position position_of(const Problem& p, int64 row)
 {
     Position found;
     if (row >= p.rows) {
-        found.x = found.y = -1;
+        found.x = 0, found.y = -1;
         found.at[0] = found.at[1] = found.at[2] = 0;
         return found;
     }
@@ -38,5 +39,26 @@ DEVICE Position position_of(const Problem& p, int64 row)
     found.at[0] = (int)(q0 * p.advance[0] + p.first[0]);
     found.at[1] = (int)(q1 * p.advance[1] + p.first[1]);
     found.at[2] = (int)(q2 * p.advance[2] + p.first[2]);
+#pragma unroll
+    for (int axis = 0; axis < 3; axis++)
+        found.x += found.at[axis] * p.x_axis[axis];
     return found;
+}
+
+// Whether a position's element for a tap is read, and, with a border other than zeros, how far it lies from where it
+// would without one. `away` is the tap's distance from the first tap.
+template <bool border>
+DEVICE bool within(const Problem& p, const Position& position, const int (&away)[3], int64& shift)
+{
+    bool inside = position.y >= 0;
+    shift = 0;
+#pragma unroll
+    for (int axis = 0; axis < 3; axis++) {
+        const int wanted = position.at[axis] + away[axis];
+        if (border)
+            shift += (source_index((int)p.mode, wanted, (int)p.length[axis]) - wanted) * p.x_axis[axis];
+        else
+            inside = inside && (unsigned)wanted < (unsigned)p.length[axis];
+    }
+    return inside;
 }

@@ -7,16 +7,6 @@
 #include "problem.cuh"
 #include "tile.cuh"
 
-// A position of the sum: `x` is where tap 0 of channel 0 would be read if there were no border.
-DEVICE Position step_of(const Problem& p, int64 row)
-{
-    Position found = position_of(p, row);
-#pragma unroll
-    for (int axis = 0; axis < 3; axis++)
-        found.x += found.at[axis] * p.x_axis[axis];
-    return found;
-}
-
 // A column: a tap's distances from tap 0, and where it and the channel lie from channel 0 at tap 0.
 struct Column {
     int away[3];
@@ -38,22 +28,11 @@ struct Column {
     }
 
     // Where the column's element for a position lies, or -1 where it is a border's zero.
-    DEVICE int64 find(const Problem& p, const Position& position) const
+    template <bool border> DEVICE int64 find(const Problem& p, const Position& position) const
     {
-        int64 at = position.x + offset;
-        bool inside = exists && position.y >= 0;
-        if (p.mode == 0) {
-#pragma unroll
-            for (int axis = 0; axis < 3; axis++)
-                inside = inside && (unsigned)(position.at[axis] + away[axis]) < (unsigned)p.length[axis];
-        } else {
-#pragma unroll
-            for (int axis = 0; axis < 3; axis++) {
-                const int wanted = position.at[axis] + away[axis];
-                at += (source_index((int)p.mode, wanted, (int)p.length[axis]) - wanted) * p.x_axis[axis];
-            }
-        }
-        return inside ? at : -1;
+        int64 shift;
+        const bool inside = within<border>(p, position, away, shift) && exists;
+        return inside ? position.x + offset + shift : -1;
     }
 };
 
@@ -82,6 +61,14 @@ template <class Element, class Tile> struct VectorSteps {
 
     DEVICE void start(unsigned char* stage, const Position* table)
     {
+        if (p.mode == 0)
+            start_inside<false>(stage, table);
+        else
+            start_inside<true>(stage, table);
+    }
+
+    template <bool border> DEVICE void start_inside(unsigned char* stage, const Position* table)
+    {
 #pragma unroll
         for (int i = 0; i < depth / a_step; i++) {
             const int step = thread / A::chunks + i * a_step;
@@ -92,7 +79,7 @@ template <class Element, class Tile> struct VectorSteps {
 #pragma unroll
         for (int i = 0; i < depth / b_step; i++) {
             const int step = thread / B::chunks + i * b_step;
-            const int64 at = column.find(p, table[step]);
+            const int64 at = column.template find<border>(p, table[step]);
             copy_async(stage + Tile::rows * Tile::bytes + B::place(step, thread % B::chunks),
                        (const Stored*)p.x + (at < 0 ? 0 : at), at >= 0);
         }
@@ -139,6 +126,14 @@ template <class Element, class Tile, bool along_rows> struct GatherSteps {
 
     DEVICE void start(unsigned char*, const Position* table)
     {
+        if (p.mode == 0)
+            load<false>(table);
+        else
+            load<true>(table);
+    }
+
+    template <bool border> DEVICE void load(const Position* table)
+    {
 #pragma unroll
         for (int i = 0; i < A::count; i++) {
             Loaded loaded;
@@ -155,7 +150,7 @@ template <class Element, class Tile, bool along_rows> struct GatherSteps {
             Loaded loaded;
 #pragma unroll
             for (int e = 0; e < wide; e++) {
-                const int64 at = column[i].find(p, table[e * Tile::chunks + B::chunk(thread)]);
+                const int64 at = column[i].template find<border>(p, table[e * Tile::chunks + B::chunk(thread)]);
                 loaded.elements[e] = at >= 0 ? ((const Stored*)p.x)[at] : Stored(0);
             }
             b_held[i] = loaded.chunk;
@@ -210,7 +205,7 @@ template <class Element, Reads reads, class Tile> DEVICE void weight_gradient(co
     Sum sums[Tile::m][Tile::n][4] = {};
     const auto place = [&](int tile) {
         if (thread < depth)
-            table[tile % 2 * depth + thread] = step_of(p, (first_tile + tile) * depth + thread);
+            table[tile % 2 * depth + thread] = position_of(p, (first_tile + tile) * depth + thread);
     };
     for (int i = 0; i < Tile::stages - 1; i++) {
         place(i);
