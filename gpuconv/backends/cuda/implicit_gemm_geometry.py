@@ -201,7 +201,10 @@ def tiles_of(family: str, element: str, reads: str) -> tuple[tuning.TensorTile, 
         most = 128 * 128 if _SIZES[element] == 2 else 128 * 64
         return tuple(tile for tile in tiles if tile.columns >= 64 and tile.rows * tile.columns <= most)
     # Both operands are read one by one and held in registers beside the sums: those of a small tile, and fewer blocks.
-    return tuple(tile._replace(blocks=2) for tile in tiles if tile.rows == 64)
+    small = next(tile for tile in tiles if tile.rows == 64)._replace(blocks=2)
+    if _SIZES[element] == 1:
+        small = small._replace(columns=32, warp_rows=4, warp_columns=1)
+    return (small,)
 
 
 def _numbers(
