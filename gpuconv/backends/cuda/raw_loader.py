@@ -6,6 +6,7 @@ says all that it depends on: the sources, the constants, the architecture, the c
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -139,7 +140,16 @@ def _write(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def binding() -> Nvrtc:
+    """Return CuPy's binding of NVRTC."""
+    from cupy_backends.cuda.libs import nvrtc
+
+    found: Nvrtc = nvrtc
+    return found
 
 
 class CupyRuntime:
@@ -206,10 +216,8 @@ class CupyRuntime:
         with self._lock:
             found = self._functions.get(key)
             if found is None:
-                from cupy_backends.cuda.libs import nvrtc
-
                 module = self.xp.cuda.function.Module()
-                module.load(cached_cubin(nvrtc, instance, self._architecture))
+                module.load(cached_cubin(binding(), instance, self._architecture))
                 found = module.get_function(name)
                 if shared > 48 << 10:
                     self.xp.cuda.driver.funcSetAttribute(found.ptr, _DYNAMIC_SHARED, shared)
