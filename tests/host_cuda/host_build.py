@@ -128,6 +128,9 @@ class HostRuntime:
     def pointer(self, array):
         return array.ctypes.data
 
+    def synchronize(self):
+        """Nothing runs on its own."""
+
     def launch(self, instance, name, grid, threads, shared, struct):
         self.launched.append((name, grid))
         start = getattr(self._library, f"start_{name}")

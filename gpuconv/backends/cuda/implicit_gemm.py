@@ -87,10 +87,22 @@ def run(call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> No
     compute(raw_loader.runtime(), call, x, w, y, bias, packed)
 
 
-def compute(runtime: Any, call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
-    """Do what `run` does through a runtime: `raw_loader.CupyRuntime`, or another with its methods."""
+def compute(
+    runtime: Any,
+    call: Call,
+    x: Any,
+    w: Any,
+    y: Any,
+    bias: Any,
+    packed: Any = None,
+    only: tuning.TensorTile | None = None,
+) -> None:
+    """Do what `run` does through a runtime: `raw_loader.CupyRuntime`, or another with its methods.
+
+    A tile named in `only` is taken whatever the estimates.
+    """
     if call.operation == "weight_gradient":
-        _weight_gradient(runtime, call, x, w, y)
+        _weight_gradient(runtime, call, x, w, y, only)
         return
     read, written = (x, y) if call.operation == "forward" else (y, x)
     if written.size == 0:
@@ -103,7 +115,7 @@ def compute(runtime: Any, call: Call, x: Any, w: Any, y: Any, bias: Any, packed:
     at, into = runtime.pointer(source), runtime.pointer(result)
     reads = geometry.reads_of(call, layouts) if at % 16 == 0 else "gather"
     pairs = of_written == "channels_last" and into % (2 * result_dtype(to_numpy(call.dtype)).itemsize) == 0
-    for part in geometry.launches(call, runtime.multiprocessors, reads, layouts):
+    for part in geometry.launches(call, runtime.multiprocessors, reads, layouts, only):
         pointers = {
             "x": at,
             "w": runtime.pointer(weights) + part.weights * weights.dtype.itemsize,
@@ -115,7 +127,7 @@ def compute(runtime: Any, call: Call, x: Any, w: Any, y: Any, bias: Any, packed:
     runtime.deliver(result, written)
 
 
-def _weight_gradient(runtime: Any, call: Call, x: Any, w: Any, y: Any) -> None:
+def _weight_gradient(runtime: Any, call: Call, x: Any, w: Any, y: Any, only: tuning.TensorTile | None) -> None:
     if w.size == 0:
         return
     (x, of_x), (y, of_y) = (_in_memory(runtime, a, call) for a in (x, y))
@@ -124,7 +136,7 @@ def _weight_gradient(runtime: Any, call: Call, x: Any, w: Any, y: Any) -> None:
     reads = geometry.reads_of(call, layouts)
     if reads == "vector" and any(runtime.pointer(a) % 16 for a in inputs):
         reads = "gather"
-    (part,) = geometry.launches(call, runtime.multiprocessors, reads, layouts)
+    (part,) = geometry.launches(call, runtime.multiprocessors, reads, layouts, only)
     pointers = {name: runtime.pointer(a) for name, a in zip("xyw", (*inputs, result), strict=True)}
     _launch(runtime, part, {**pointers, "bias": 0, "paired": 0})
     runtime.deliver(result, w)

@@ -129,10 +129,17 @@ def reads_of(call: Call, layouts: tuple[str, str]) -> str:
 
 
 @functools.lru_cache(maxsize=512)
-def launches(call: Call, multiprocessors: int, reads: str, layouts: tuple[str, str]) -> tuple[Launch, ...]:
+def launches(
+    call: Call,
+    multiprocessors: int,
+    reads: str,
+    layouts: tuple[str, str],
+    only: tuning.TensorTile | None = None,
+) -> tuple[Launch, ...]:
     """Return a launch for each phase.
 
-    The layouts are those of the array read and of the one written; of a weight gradient those of x and y.
+    The layouts are those of the array read and of the one written; of a weight gradient those of x and y. A tile that
+    is named in `only` is taken whatever the estimates.
     """
     problem, element = computed(call), element_of(call)
     gradient = call.operation == "weight_gradient"
@@ -141,11 +148,12 @@ def launches(call: Call, multiprocessors: int, reads: str, layouts: tuple[str, s
         numbers = _numbers(call, problem, phase, layouts)
         product = _gradient_product(numbers) if gradient else _product(numbers)
         family = "weight_gradient" if gradient else "implicit_gemm"
-        kernel, splits, cycles = _kernel(family, element, reads, product, multiprocessors)
+        tiles = tiles_of(family, element, reads) if only is None else (only,)
+        kernel, splits, cycles = _kernel((family, element, reads), tiles, product, multiprocessors)
         numbers["splits"] = splits
-        tiles = -(-product.rows // kernel.tile.rows) * -(-product.columns // kernel.tile.columns)
+        blocks = -(-product.rows // kernel.tile.rows) * -(-product.columns // kernel.tile.columns)
         sums = splits * product.groups * product.rows * product.columns if splits > 1 else 0
-        found.append(Launch(kernel, (tiles, splits), numbers, weights, sums, cycles))
+        found.append(Launch(kernel, (blocks, splits), numbers, weights, sums, cycles))
         weights += product.groups * product.columns * product.depth
     return tuple(found)
 
@@ -173,11 +181,11 @@ def _gradient_product(numbers: dict[str, int]) -> _Product:
 
 
 def _kernel(
-    family: str, element: str, reads: str, product: _Product, multiprocessors: int
+    kind: tuple[str, str, str], tiles: tuple[tuning.TensorTile, ...], product: _Product, multiprocessors: int
 ) -> tuple[Kernel, int, float]:
     """Return the kernel of least estimated time, in how many parts it sums, and its clock cycles."""
-    size, found = _SIZES[element], []
-    for tile in tiles_of(family, element, reads):
+    size, found = _SIZES[kind[1]], []
+    for tile in tiles:
         steps = -(-product.depth * size // tile.bytes)
         blocks = -(-product.rows // tile.rows) * -(-product.columns // tile.columns) * product.groups
         room = multiprocessors * tile.blocks
@@ -185,8 +193,8 @@ def _kernel(
         # Blocks that share a multiprocessor share its tensor cores: time goes in turns of a block on each.
         turns = -(-blocks * splits // multiprocessors)
         products = turns * -(-steps // splits) * tile.rows * tile.columns * (tile.bytes // size)
-        cycles = 2 * products / (tuning.TENSOR_FLOPS[element] * tile.efficiency)
-        found.append((cycles, Kernel(family, element, reads, tile), splits))
+        cycles = 2 * products / (tuning.TENSOR_FLOPS[kind[1]] * tile.efficiency)
+        found.append((cycles, Kernel(*kind, tile), splits))
     cycles, kernel, splits = min(found, key=lambda one: one[0])
     return kernel, splits, cycles
 

@@ -199,6 +199,10 @@ class CupyRuntime:
         address: int = array.data.ptr
         return address
 
+    def synchronize(self) -> None:
+        """Wait for what was launched on CuPy's current stream."""
+        self.xp.cuda.get_current_stream().synchronize()
+
     def launch(
         self, instance: Instance, name: str, grid: tuple[int, int, int], threads: int, shared: int, struct: Any
     ) -> None:
