@@ -13,7 +13,10 @@ from gpuconv.backends.cuda.raw_loader import as_bits
 
 HERE = Path(__file__).parent
 RAW = HERE.parents[1] / "gpuconv" / "backends" / "cuda" / "raw"
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
+SANITIZERS = (
+    "-fsanitize=address,bounds,alignment,null,shift,signed-integer-overflow,integer-divide-by-zero",
+    "-fno-sanitize-recover=undefined",
+)
 
 
 def _kernel(family, element, reads, rows, columns):
@@ -83,11 +86,15 @@ def translation_unit(kernels):
 
 def build(kernels, folder, *, sanitize):
     """Compile the kernels into a library in `folder`, and return its path."""
-    source, library = folder / "kernels.cpp", folder / "kernels.so"
+    source = folder / "kernels.cpp"
     source.write_text(translation_unit(kernels))
+    return compile_library(source, folder / "kernels.so", sanitize=sanitize)
+
+
+def compile_library(source, library, *, sanitize):
     command = [
         compiler(), "-std=c++17", "-O1", "-shared", "-fPIC", "-DGPUCONV_EMULATION", "-U_FORTIFY_SOURCE", "-w",
-        f"-I{HERE}", f"-I{RAW}", *(SANITIZERS if sanitize else ()), str(source), "-o", str(library),
+        f"-I{HERE}", f"-I{RAW}", *(SANITIZERS if sanitize else ()), "-x", "c++", str(source), "-o", str(library),
     ]  # fmt: skip
     subprocess.run(command, check=True)
     return library

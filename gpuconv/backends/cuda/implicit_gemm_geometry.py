@@ -205,9 +205,7 @@ def tiles_of(family: str, element: str, reads: str) -> tuple[tuning.TensorTile, 
     if family == "implicit_gemm":
         return tiles
     if reads == "vector":
-        # Fragments of 32 bits are loaded one by one, which takes registers that the largest tile has not got.
-        most = 128 * 128 if _SIZES[element] == 2 else 128 * 64
-        return tuple(tile for tile in tiles if tile.columns >= 64 and tile.rows * tile.columns <= most)
+        return tuple(tile for tile in tiles if tile.columns >= 64)
     # Both operands are read one by one and held in registers beside the sums: those of a small tile, and fewer blocks.
     small = next(tile for tile in tiles if tile.rows == 64)._replace(blocks=2)
     if _SIZES[element] == 1:

@@ -93,7 +93,7 @@ def test_a_share_of_every_problem(runtime, operation):
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_dtype(runtime, operation):
-    for i, (case, call) in enumerate(calls(EVERY_DTYPE, operation, lambda case: DTYPES)):
+    for i, (case, call) in enumerate(calls(EVERY_DTYPE[::2], operation, lambda case: DTYPES)):
         check(runtime, call, case.name, bias=i % 2 == 0)
 
 
@@ -172,9 +172,9 @@ def test_the_memory_s_layout_chooses_the_way_of_reading(runtime):
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("precision", ["high", "tf32"])
 def test_not_a_number_and_infinity_stay_in_their_receptive_fields(runtime, operation, precision):
-    for case in (*EVERY_DTYPE, *AWKWARD):
+    for i, case in enumerate((*EVERY_DTYPE, *AWKWARD)):
         problem = case.problem()
-        for dtype in ("float16", "bfloat16", "float32"):
+        for dtype in ("float32",) if i % 2 or precision == "tf32" else ("float16", "bfloat16"):
             call = Call(problem, operation, dtype, precision)
             if not (case.public and reachable(problem, operation) and takes(call)):
                 continue

@@ -28,13 +28,14 @@ DEVICE unsigned shared_address(const void* pointer) { return (unsigned)__cvta_ge
 DEVICE void copy_async(void* target, const void* source, bool take)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(target)), "l"(source),
-                 "r"(take ? 16 : 0));
+                 "r"(take ? 16 : 0)
+                 : "memory");
 }
 
 DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;"); }
 
 // Waits until at most `pending` of this thread's committed groups are still on their way.
-template <int pending> DEVICE void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(pending)); }
+template <int pending> DEVICE void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory"); }
 
 // Loads n times four 8x8 matrices of 16-bit elements; the lanes 8i ... 8i+7 name the rows of matrix i.
 template <int n> DEVICE void load_matrices(uint32_t (&r)[n][4], const unsigned char* const (&rows)[n])
