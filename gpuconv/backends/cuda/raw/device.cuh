@@ -35,7 +35,10 @@ DEVICE void copy_async(void* target, const void* source, bool take)
 DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;"); }
 
 // Waits until at most `pending` of this thread's committed groups are still on their way.
-template <int pending> DEVICE void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory"); }
+template <int pending> DEVICE void copy_async_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
 
 // Loads n times four 8x8 matrices of 16-bit elements; the lanes 8i ... 8i+7 name the rows of matrix i.
 template <int n> DEVICE void load_matrices(uint32_t (&r)[n][4], const unsigned char* const (&rows)[n])

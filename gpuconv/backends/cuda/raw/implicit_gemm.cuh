@@ -1,5 +1,5 @@
-// Convolution as a matrix product whose left operand is never written down: row = an output position, column = an output
-// channel of the group, summed over the taps and, for each tap, the input channels.
+// Convolution as a matrix product whose left operand is never written down: row = an output position, column = an
+// output channel of the group, summed over the taps and, for each tap, the input channels.
 //
 // One kernel serves the forward convolution and each phase of a transposed one or an input gradient
 // (ConvProblem.phases): on axis i, output start + step*q reads input advance*q + first + delta*t of tap t.
@@ -215,7 +215,7 @@ template <class Element, bool gather, class Tile> DEVICE void implicit_gemm(cons
 #pragma unroll 1
     for (int i = 0; i < tiles; i++) {
         copy_async_wait<Tile::stages - 2>();
-        // Two things at once: tile i is there for all, and the stage of tile i-1, which is filled next, is read by none.
+        // Tile i is there for all, and the stage of tile i-1, which is filled next, is read by none.
         barrier();
         unsigned char* const stage = memory + ahead * Tile::stage_bytes;
         const bool more = i + Tile::stages - 1 < tiles;

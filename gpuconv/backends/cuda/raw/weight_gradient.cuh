@@ -74,7 +74,8 @@ template <class Element, class Tile> struct VectorSteps {
             const int step = thread / A::chunks + i * a_step;
             const int64 at = table[step].y;
             const bool read = at >= 0 && channel >= 0;
-            copy_async(stage + A::place(step, thread % A::chunks), (const Stored*)p.y + (read ? at + channel : 0), read);
+            copy_async(stage + A::place(step, thread % A::chunks), (const Stored*)p.y + (read ? at + channel : 0),
+                       read);
         }
 #pragma unroll
         for (int i = 0; i < depth / b_step; i++) {
