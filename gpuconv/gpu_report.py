@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuconv import reference, tuning
-from gpuconv.backends.cuda import implicit_gemm, raw_loader
+from gpuconv import reference
+from gpuconv.backends.cuda import Device, implicit_gemm, raw_depthwise, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_geometry as geometry
 from gpuconv.dispatch import Call
 from gpuconv.dtypes import result_dtype, to_numpy
@@ -52,6 +52,12 @@ _CHECKED: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = 
     ((1, 5, 7, 6, 32), (16, 32, 2, 3, 3), {"padding": 1}),
     ((2, 300, 64), (40, 64, 7), {"stride": 3, "padding": 4}),
 )
+_DEPTHWISE: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
+    ((2, 19, 21, 40), (40, 1, 3, 3), {"padding": 1}),
+    ((1, 19, 21, 40), (40, 1, 7, 7), {"padding": 3}),
+    ((1, 19, 21, 40), (40, 1, 5, 5), {"padding": 2, "stride": 2}),
+    ((1, 9, 11, 12, 16), (16, 1, 3, 3, 3), {"dilation": 2, "padding": 2}),
+)
 _BORDERED = ((1, 12, 13, 32), (24, 32, 5, 5), {"padding": 2, "padding_mode": "mirror"})
 
 
@@ -80,6 +86,8 @@ LAYERS = (
     Layer("3x3 stride 2", "forward", (32, 56, 56, 128), (128, 128, 3, 3), {"stride": 2, "padding": 1}),
     Layer("3x3 dilation 2", "forward", (32, 28, 28, 128), (128, 128, 3, 3), {"padding": 2, "dilation": 2}),
     Layer("4 groups of 64", "forward", (32, 28, 28, 256), (256, 64, 3, 3), {"padding": 1, "groups": 4}),
+    Layer("depthwise 3x3", "forward", (32, 56, 56, 144), (144, 1, 3, 3), {"padding": 1, "groups": 144}),
+    Layer("depthwise 7x7", "forward", (32, 56, 56, 96), (96, 1, 7, 7), {"padding": 3, "groups": 96}),
     Layer("signal, 7 taps", "forward", (32, 4096, 128), (128, 128, 7), {"padding": 3}),
     Layer("volume, 3x3x3", "forward", (2, 24, 48, 48, 64), (64, 64, 3, 3, 3), {"padding": 1}),
     Layer("transposed 4x4 stride 2", "input_gradient", (32, 56, 56, 64), (128, 64, 4, 4), {"stride": 2, "padding": 1}),
@@ -92,11 +100,15 @@ LAYERS = (
 # Checking
 
 
-def _kernels(call: Call) -> Iterator[tuning.TensorTile]:
-    """Yield the tiles of the kernels that a call can run on."""
-    layouts = (call.problem.layout,) * 2
+def _kernels(call: Call) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name of each kernel that a call can run on, and the arguments that choose it."""
+    if _is_depthwise(call):
+        yield f"depthwise {call.dtype}", {}
+        return
     family = "weight_gradient" if call.operation == "weight_gradient" else "implicit_gemm"
-    yield from geometry.tiles_of(family, geometry.element_of(call), geometry.reads_of(call, layouts))
+    kind = (family, geometry.element_of(call), geometry.reads_of(call, (call.problem.layout,) * 2))
+    for tile in geometry.tiles_of(*kind):
+        yield geometry.Kernel(*kind, tile).name, {"only": tile}
 
 
 def _arrays(call: Call) -> tuple[Any, Any]:
@@ -111,12 +123,18 @@ def _arrays(call: Call) -> tuple[Any, Any]:
 
 def _compute(runtime: Any, call: Call, first: Any, second: Any, out: Any, **more: Any) -> None:
     """Run the call on the arrays that it reads, in its callers' order."""
+    module: Any = raw_depthwise if _is_depthwise(call) else implicit_gemm
     if call.operation == "forward":
-        implicit_gemm.compute(runtime, call, first, second, out, None, **more)
+        module.compute(runtime, call, first, second, out, None, **more)
     elif call.operation == "weight_gradient":
-        implicit_gemm.compute(runtime, call, first, out, second, None, **more)
+        module.compute(runtime, call, first, out, second, None, **more)
     else:
-        implicit_gemm.compute(runtime, call, out, second, first, None, **more)
+        module.compute(runtime, call, out, second, first, None, **more)
+
+
+def _is_depthwise(call: Call) -> bool:
+    """Whether the depthwise kernel serves the call, on a GPU that serves any."""
+    return raw_depthwise.supports(call, Device("", (8, 0), 1, simulated=False)) is None
 
 
 def _bound(call: Call, wanted: Any) -> Any:
@@ -159,22 +177,26 @@ def check(runtime: Any, show: Callable[[str], None] = lambda _: None) -> list[di
                 for dtype, precision in _DTYPES:
                     lines += _check_call(runtime, Call(problem, operation, dtype, precision))
                     show(f"{operation} {dtype} {shape}")
+    for x, w, arguments in _DEPTHWISE:
+        problem = ConvProblem.make(x, w, groups=x[-1], layout="channels_last", **arguments)
+        for operation in _OPERATIONS[:2]:
+            for _, dtype, precision in KINDS:
+                lines += _check_call(runtime, Call(problem, operation, dtype, precision))
+                show(f"depthwise {operation} {dtype} {x}")
     return lines
 
 
 def _check_call(runtime: Any, call: Call) -> Iterator[dict[str, Any]]:
     arrays = _arrays(call)
     wanted = getattr(reference, call.operation)(call.problem, *arrays)
-    for tile in _kernels(call):
+    for kernel, more in _kernels(call):
         out = np.zeros(wanted.shape, wanted.dtype)
-        _compute(runtime, call, *arrays, out, only=tile)
+        _compute(runtime, call, *arrays, out, **more)
         with np.errstate(all="ignore"):
             error = np.nan_to_num(np.abs(out.astype(np.float64) - wanted.astype(np.float64)), nan=np.inf)
             bound = _bound(call, wanted)
             share = min(float(np.max(error / np.maximum(bound, 1e-30))), _WORST)
         right = bool(np.all(error <= bound))
-        layouts = (call.problem.layout,) * 2
-        kernel = f"{geometry.element_of(call)} {geometry.reads_of(call, layouts)} {tile.rows}x{tile.columns}"
         problem = f"{call.operation} x {call.problem.x_shape} w {call.problem.w_shape}"
         yield {"kernel": kernel, "problem": problem, "error": share, "right": right}
 
@@ -246,7 +268,8 @@ def _ours(runtime: Any, call: Call) -> Callable[[], Any]:
     out = runtime.empty(math.prod(shape), np.dtype(f"u{size}")).reshape(shape)
     if call.operation == "weight_gradient":
         return lambda: _compute(runtime, call, first, second, out)
-    packed = geometry.packed(runtime.xp, call, second)
+    module: Any = raw_depthwise if _is_depthwise(call) else implicit_gemm
+    packed = module.packed_for(runtime, call, second)
     return lambda: _compute(runtime, call, first, second, out, packed=packed)
 
 

@@ -107,6 +107,7 @@ CUDA_COSTS: dict[str, Cost] = {
     "direct": Cost(50e-6, 2e12, 300e9),
     # `flops` is a clock rate here: TENSOR_FLOPS counts operations of a cycle and multiprocessor.
     "implicit_gemm": Cost(60e-6, 1.4e9, 300e9),
+    "raw_depthwise": Cost(60e-6, 5e12, 300e9),
 }
 
 

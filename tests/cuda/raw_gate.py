@@ -19,6 +19,7 @@ import tempfile
 
 from gpuconv import tuning
 from gpuconv.backends.cuda.implicit_gemm_geometry import Kernel, tiles_of
+from gpuconv.backends.cuda.raw_depthwise import Kernel as Depthwise
 from gpuconv.backends.cuda.raw_loader import compile_cubin
 
 TARGETS = ("sm_80", "sm_90")
@@ -36,6 +37,9 @@ def kernels(*, every):
             for tile in tiles if every else tiles[:1]:
                 if every or (element, family, reads) in SOME:
                     yield Kernel(family, element, reads, tile)
+    for element in ("Float16", "BFloat16", "Float32"):
+        for taps in (0, 2, 3, 5, 7) if every else (0, 7):
+            yield Depthwise(element, taps)
 
 
 SOME = {
@@ -146,9 +150,9 @@ def main():
         for kernel in kernels(every="--all" in sys.argv):
             compiled = compile_cubin(nvrtc, kernel, target)
             row = {
-                "kernel": kernel.name, "target": target, "compiler": nvrtc.getVersion(), "shared": kernel.shared,
-                "threads": kernel.tile.threads, "integer": kernel.element.endswith("Int8"), "reads": kernel.reads,
-                **resources(compiled.log, kernel.name),
+                "kernel": kernel.name, "target": target, "compiler": nvrtc.getVersion(),
+                "shared": getattr(kernel, "shared", 0), "integer": kernel.element.endswith("Int8"),
+                "reads": getattr(kernel, "reads", "chunks"), **resources(compiled.log, kernel.name),
             }  # fmt: skip
             if nvdisasm:
                 row |= instructions(nvdisasm, compiled.cubin, kernel.name)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gpuconv.backends.cuda.implicit_gemm_geometry import Kernel, tiles_of
+from gpuconv.backends.cuda.raw_depthwise import Kernel as Depthwise
 from gpuconv.backends.cuda.raw_loader import as_bits
 
 HERE = Path(__file__).parent
@@ -56,6 +57,16 @@ KERNELS = (
 )
 """What is built for the host: every element in every way of reading, and among them every tile."""
 
+DEPTHWISE = (
+    Depthwise("Float16", 3),
+    Depthwise("Float16", 0),
+    Depthwise("BFloat16", 5),
+    Depthwise("BFloat16", 0),
+    Depthwise("Float32", 2),
+    Depthwise("Float32", 7),
+    Depthwise("Float32", 0),
+)
+
 
 def compiler():
     return shutil.which(os.environ.get("CXX", "g++"))
@@ -74,7 +85,8 @@ def translation_unit(kernels):
     for kernel in kernels:
         lines += [f"#define {name} {value}" for name, value in kernel.constants.items()]
         lines += [f'#include "{kernel.source}"', *(f"#undef {name}" for name in kernel.constants)]
-        for name in (kernel.name, kernel.second_pass):
+        names = [kernel.constants[name] for name in ("NAME", "NAME_OF_SECOND_PASS") if name in kernel.constants]
+        for name in names:
             lines.append(
                 f'extern "C" void start_{name}(const int64_t* grid, int threads, size_t shared, int backwards, '
                 f"const Problem* p) {{ emulation::launch(grid, threads, shared, backwards, "

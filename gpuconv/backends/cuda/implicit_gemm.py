@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["compute", "cost", "pack", "run", "supports"]
+__all__ = ["LAUNCH", "compute", "cost", "missing", "pack", "packed_for", "run", "supports", "unreachable"]
 
 _DTYPES = ("float16", "bfloat16", "float32", "int8", "uint8")
 _GRID_Y = 65535
@@ -42,22 +42,28 @@ def supports(call: Call, device: Device) -> str | None:
     p = call.problem
     if call.operation == "weight_gradient" and any(b > 1 for b in p.input_dilation):
         return f"input_dilation={p.input_dilation}: the weight gradient reads every input"
+    return unreachable(call) or missing(device)
+
+
+def unreachable(call: Call) -> str | None:
+    """Return what of a call's border or size is beyond the kernels that read through `Problem`, or None."""
+    p = call.problem
     if p.padding_value != 0:
         return f"padding_value={p.padding_value}: only a border of zeros is filled in"
     if call.operation in ("transposed", "input_gradient") and p.padding_mode != "zeros":
         return f"padding_mode={p.padding_mode!r}: of the gradient only that of a border of zeros is gathered"
     if max(*p.dilated, *p.output, *p.extent) > _LONGEST_AXIS or math.prod(p.output) >= 1 << 31:
         return f"an axis of more than {_LONGEST_AXIS} elements, or 2^31 positions, is out of reach of 32-bit positions"
-    return _missing(device)
+    return None
 
 
-def _missing(device: Device) -> str | None:
+def missing(device: Device) -> str | None:
     """Return what the device lacks, or None."""
     if device.simulated:
-        return "Numba's simulator has no tensor cores"
+        return "Numba's simulator runs no CUDA C++"
     if device.compute_capability < (8, 0):
         major, minor = device.compute_capability
-        return f"{device.name} has compute capability {major}.{minor}; these instructions begin with 8.0"
+        return f"{device.name} has compute capability {major}.{minor}; these kernels begin with 8.0"
     return raw_loader.unavailable()
 
 
@@ -65,20 +71,21 @@ def cost(call: Call, device: Device) -> float:
     """Return estimated seconds: whole tiles at the tensor cores' rate, besides each array's way once."""
     constants, layouts = tuning.CUDA_COSTS["implicit_gemm"], (call.problem.layout,) * 2
     parts = geometry.launches(call, device.multiprocessors, geometry.reads_of(call, layouts), layouts)
-    seconds = constants.overhead + call.bytes / constants.bandwidth + len(parts) * _LAUNCH
+    seconds = constants.overhead + call.bytes / constants.bandwidth + len(parts) * LAUNCH
     return seconds + sum(part.cycles for part in parts) / constants.flops
 
 
-_LAUNCH = 4e-6
+LAUNCH = 4e-6
 """Seconds of a launch. An estimate: not measured."""
 
 
 def pack(call: Call, w: Any) -> Any:
     """Return the weights on the GPU, in the kernel's order."""
-    return _packed(raw_loader.runtime(), call, w)
+    return packed_for(raw_loader.runtime(), call, w)
 
 
-def _packed(runtime: Any, call: Call, w: Any) -> Any:
+def packed_for(runtime: Any, call: Call, w: Any) -> Any:
+    """Return the weights where a runtime computes, in the kernel's order."""
     return geometry.packed(runtime.xp, call, runtime.adopt(w).reshape(w.shape))
 
 
@@ -109,7 +116,7 @@ def compute(
         return
     (read, of_read), (written, of_written) = (_in_memory(runtime, a, call) for a in (read, written))
     layouts = of_read, of_written
-    weights = _packed(runtime, call, w) if packed is None else packed
+    weights = packed_for(runtime, call, w) if packed is None else packed
     source, result = runtime.adopt(read), runtime.target(written)
     offset = None if bias is None else runtime.adopt(bias)
     at, into = runtime.pointer(source), runtime.pointer(result)

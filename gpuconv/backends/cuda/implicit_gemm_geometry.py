@@ -15,7 +15,19 @@ from gpuconv.problem import AxisPhase, ConvProblem
 if TYPE_CHECKING:
     from gpuconv.dispatch import Call
 
-__all__ = ["FIELDS", "Kernel", "Launch", "as_struct", "computed", "element_of", "launches", "packed", "reads_of"]
+__all__ = [
+    "FIELDS",
+    "Kernel",
+    "Launch",
+    "as_struct",
+    "computed",
+    "element_of",
+    "launches",
+    "numbers_of",
+    "packed",
+    "reads_of",
+    "slices",
+]
 
 _AXES = ("taps", "count", "advance", "first", "delta", "length")
 
@@ -145,7 +157,7 @@ def launches(
     gradient = call.operation == "weight_gradient"
     found, weights = [], 0
     for phase in problem.all_phases:
-        numbers = _numbers(call, problem, phase, layouts)
+        numbers = numbers_of(call, problem, phase, layouts)
         product = _gradient_product(numbers) if gradient else _product(numbers)
         family = "weight_gradient" if gradient else "implicit_gemm"
         tiles = tiles_of(family, element, reads) if only is None else (only,)
@@ -213,9 +225,10 @@ def tiles_of(family: str, element: str, reads: str) -> tuple[tuning.TensorTile, 
     return (small,)
 
 
-def _numbers(
+def numbers_of(
     call: Call, problem: ConvProblem, phase: tuple[AxisPhase, ...], layouts: tuple[str, str]
 ) -> dict[str, int]:
+    """Return the fields that a phase settles, for arrays of two layouts: of x and of y."""
     missing = 3 - problem.rank
     axes = (*(_WHOLE_AXIS,) * missing, *phase)
     channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
@@ -282,16 +295,19 @@ def packed(xp: Any, call: Call, w: Any) -> Any:
     channels, wide = kernel.shape[2], 16 // w.dtype.itemsize
     phases = []
     for phase in problem.all_phases:
-        taps = tuple(_as_slice([t for t, _ in axis.taps]) for axis in phase)
-        taken = xp.moveaxis(kernel[(slice(None),) * 3 + taps], 2, -1)
+        taken = xp.moveaxis(kernel[(slice(None),) * 3 + slices(phase)], 2, -1)
         padded = xp.zeros((*taken.shape[:-1], -(-channels // wide) * wide), w.dtype)
         padded[..., :channels] = taken
         phases.append(padded.reshape(-1))
     return xp.concatenate(phases)
 
 
+def slices(phase: tuple[AxisPhase, ...]) -> tuple[slice, ...]:
+    """Return a phase's taps, which are evenly spaced on each axis, as slices of the kernel."""
+    return tuple(_as_slice([t for t, _ in axis.taps]) for axis in phase)
+
+
 def _as_slice(taps: list[int]) -> slice:
-    """Return a phase's taps, which are evenly spaced, as a slice."""
     if not taps:
         return slice(0, 0)
     return slice(taps[0], taps[-1] + 1, taps[1] - taps[0] if len(taps) > 1 else 1)

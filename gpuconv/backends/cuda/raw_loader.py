@@ -187,7 +187,7 @@ class CupyRuntime:
         if isinstance(array, np.ndarray):
             array[...] = self.xp.asnumpy(result).view(array.dtype).reshape(array.shape)
             return
-        if not array.flags.c_contiguous:
+        if not array.flags.c_contiguous or self.pointer(array) != self.pointer(result):
             as_bits(array)[...] = result.reshape(array.shape)
 
     def empty(self, size: int, dtype: Any) -> Any:

@@ -21,14 +21,20 @@ def runtime():
 @pytest.fixture(autouse=True)
 def built_tiles(monkeypatch):
     """Leave the choice among the kernels that are built for the host."""
-    from host_build import KERNELS
+    from host_build import DEPTHWISE, KERNELS
 
     from gpuconv.backends.cuda import implicit_gemm_geometry as geometry
+    from gpuconv.backends.cuda import raw_depthwise
 
     def tiles_of(*which):
         return tuple(kernel.tile for kernel in KERNELS if kernel[:3] == which)
 
+    def kernel_of(*arguments, chosen=raw_depthwise.kernel_of):
+        kernel = chosen(*arguments)
+        return kernel if kernel in DEPTHWISE else kernel._replace(taps=0)
+
     monkeypatch.setattr(geometry, "tiles_of", tiles_of)
+    monkeypatch.setattr(raw_depthwise, "kernel_of", kernel_of)
     geometry.launches.cache_clear()
     yield
     geometry.launches.cache_clear()
