@@ -24,6 +24,8 @@ _ELEMENTS = {"float16": "Float16", "bfloat16": "BFloat16", "float32": "Float32"}
 _MOST_SLID = 7
 """Taps of the last axis whose weights a thread holds in registers; more are a loop."""
 _BLOCK = 128
+_MOST = 1 << 30
+"""Threads of a launch, rows, and chunks of a row: the kernel counts them in 32 bits."""
 
 
 class Kernel(NamedTuple):
@@ -66,6 +68,8 @@ def supports(call: Call, device: Device) -> str | None:
     wide = 16 // to_numpy(call.dtype).itemsize
     if p.layout != "channels_last" or p.in_channels % wide:
         return f"{p.in_channels} channels, {p.layout}: channels must lie together, a multiple of {wide} of them"
+    if p.batch * math.prod(p.output[:-1]) > _MOST or p.output[-1] * (p.in_channels // wide) > _MOST:
+        return f"rows of the output, and chunks of one, are counted to {_MOST} only"
     return implicit_gemm.unreachable(call) or implicit_gemm.missing(device)
 
 
@@ -115,18 +119,21 @@ def compute(runtime: Any, call: Call, x: Any, w: Any, y: Any, bias: Any, packed:
     for phase in geometry.computed(call).all_phases:
         numbers = geometry.numbers_of(call, geometry.computed(call), phase, layouts)
         kernel = kernel_of(_ELEMENTS[call.dtype], numbers)
-        items = (
-            numbers["rows"] // numbers["count2"] * -(-numbers["count2"] // kernel.strip) * (numbers["groups"] // wide)
-        )
+        rows, strips = numbers["rows"] // numbers["count2"], -(-numbers["count2"] // kernel.strip)
+        items = strips * (numbers["groups"] // wide)
         pointers = {
             "x": runtime.pointer(source),
             "w": runtime.pointer(weights) + begin * weights.dtype.itemsize,
             "bias": 0 if offset is None else runtime.pointer(offset),
             "y": runtime.pointer(result),
         }
-        unused = {"partial": 0, "first_group": 0, "splits": 1, "paired": 0}
-        struct = geometry.as_struct(numbers | pointers | unused)
-        runtime.launch(kernel, kernel.name, (-(-items // _BLOCK), 1, 1), _BLOCK, 0, struct)
+        step = max(_MOST // items, 1)
+        for first in range(0, rows, step):
+            # A launch's rows are counted from `first_group` on, up to `splits`.
+            bounds = {"first_group": first, "splits": min(first + step, rows), "partial": 0, "paired": 0}
+            blocks = -(-(bounds["splits"] - first) * items // _BLOCK)
+            struct = geometry.as_struct(numbers | pointers | bounds)
+            runtime.launch(kernel, kernel.name, (blocks, 1, 1), _BLOCK, 0, struct)
         begin += math.prod(len(axis.taps) for axis in phase) * numbers["groups"]
     runtime.deliver(result, written)
 

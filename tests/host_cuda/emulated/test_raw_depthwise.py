@@ -121,12 +121,19 @@ def test_misaligned_memory(runtime, monkeypatch):
     assert_close(out, makes(call, x, w), tolerance("float32", 9))
 
 
+def test_more_rows_than_a_launch_counts(runtime, monkeypatch):
+    monkeypatch.setattr(raw_depthwise, "_MOST", 20)
+    check(runtime, call_of((2, 6, 7, 16), (3, 3), {"padding": 1}, dtype="float16"))
+    assert len(runtime.launched) == 3
+
+
 def test_reasons():
     def reason(x_shape, w_shape, operation="forward", dtype="float32", **keywords):
         return raw_depthwise.supports(Call(ConvProblem.make(x_shape, w_shape, **keywords), operation, dtype), GPU)
 
     last = {"groups": 16, "layout": "channels_last"}
     assert reason((1, 6, 6, 16), (16, 1, 3, 3), **last) is None
+    assert "counted" in reason((1 << 20, 2048, 6, 16), (16, 1, 3, 3), **last)
     assert "float64" in reason((1, 6, 6, 16), (16, 1, 3, 3), dtype="float64", **last)
     assert "groups=16" in reason((1, 6, 6, 16), (32, 1, 3, 3), **last)
     assert "groups=1" in reason((1, 6, 6, 16), (16, 16, 3, 3), layout="channels_last")

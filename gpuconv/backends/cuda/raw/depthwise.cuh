@@ -37,16 +37,16 @@ template <class Element, int taps, int strip> struct Depthwise {
 
     static DEVICE void run(const Problem& p)
     {
-        const int64 chunks = p.groups / wide, strips = (p.count[2] + strip - 1) / strip;
-        const int64 item = (int64)blockIdx.x * blockDim.x + threadIdx.x;
-        const int64 row = item / (chunks * strips);
-        if (row >= p.rows / p.count[2])
+        // Rows are counted in 32 bits, and so are the chunks and strips of one (raw_depthwise.supports).
+        const unsigned chunks = (unsigned)(p.groups / wide), strips = (unsigned)((p.count[2] + strip - 1) / strip);
+        const unsigned item = blockIdx.x * blockDim.x + threadIdx.x, rest = item % (chunks * strips);
+        const unsigned row = (unsigned)p.first_group + item / (chunks * strips);
+        const unsigned planes = (unsigned)(p.count[0] * p.count[1]);
+        if (row >= (unsigned)p.splits)
             return;
-        const int64 within_row = item - row * chunks * strips, strip_of_row = within_row / chunks;
-        const int64 channel = (within_row - strip_of_row * chunks) * wide, first = strip_of_row * strip;
-        const int64 batch = row / (p.count[0] * p.count[1]);
-        const unsigned plane = (unsigned)(row - batch * p.count[0] * p.count[1]);
-        const unsigned q0 = plane / (unsigned)p.count[1], q1 = plane - q0 * (unsigned)p.count[1];
+        const int64 channel = (int64)(rest % chunks) * wide, first = (int64)(rest / chunks) * strip;
+        const unsigned batch = row / planes, plane = row % planes;
+        const unsigned q0 = plane / (unsigned)p.count[1], q1 = plane % (unsigned)p.count[1];
         const Stored* const x = (const Stored*)p.x + p.x_start + batch * p.x_batch + channel;
         const Stored* w = (const Stored*)p.w + channel;
         const int start = (int)(first * p.advance[2] + p.first[2]);
