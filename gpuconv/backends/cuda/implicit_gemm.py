@@ -112,9 +112,9 @@ def compute(
         _weight_gradient(runtime, call, x, w, y, only)
         return
     read, written = (x, y) if call.operation == "forward" else (y, x)
+    (read, of_read), (written, of_written) = (_in_memory(runtime, a, call) for a in (read, written))
     if written.size == 0:
         return
-    (read, of_read), (written, of_written) = (_in_memory(runtime, a, call) for a in (read, written))
     layouts = of_read, of_written
     weights = packed_for(runtime, call, w) if packed is None else packed
     source, result = runtime.adopt(read), runtime.target(written)
@@ -135,10 +135,10 @@ def compute(
 
 
 def _weight_gradient(runtime: Any, call: Call, x: Any, w: Any, y: Any, only: tuning.TensorTile | None) -> None:
-    if w.size == 0:
-        return
     (x, of_x), (y, of_y) = (_in_memory(runtime, a, call) for a in (x, y))
     w, layouts = runtime.view(w), (of_x, of_y)
+    if w.size == 0:
+        return
     inputs, result = (runtime.adopt(x), runtime.adopt(y)), runtime.target(w)
     reads = geometry.reads_of(call, layouts)
     if reads == "vector" and any(runtime.pointer(a) % 16 for a in inputs):

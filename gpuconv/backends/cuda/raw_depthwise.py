@@ -105,10 +105,10 @@ def run(call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> No
 def compute(runtime: Any, call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
     """Do what `run` does through a runtime: `raw_loader.CupyRuntime`, or another with its methods."""
     read, written = (x, y) if call.operation == "forward" else (y, x)
+    written = runtime.view(written)
     if written.size == 0:
         return
     weights = packed_for(runtime, call, w) if packed is None else packed
-    written = runtime.view(written)
     source, result = runtime.adopt(runtime.view(read)), runtime.target(written)
     if runtime.pointer(source) % 16:
         source = source.copy()

@@ -204,6 +204,22 @@ def test_the_largest_floats_stay_finite(runtime, precision):
     assert np.all(np.abs(out / (x[0, 1, 0] * 0.5) - 1) < 2.0**-9)
 
 
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0x7FC00000])
+@pytest.mark.parametrize("precision", ["high", "tf32"])
+def test_every_kind_of_nan_stays_one(runtime, precision, bits):
+    call = Call(ConvProblem.make((1, 8, 4), (8, 4, 1), layout="channels_last"), "forward", "float32", precision)
+    x, w = np.ones((1, 8, 4), np.float32), np.ones((8, 4, 1), np.float32)
+    for array, place in ((x, (0, 3, 1)), (w, (5, 2, 0))):
+        kept = array[place]
+        array.view(np.uint32)[place] = bits
+        out = np.zeros((1, 8, 8), np.float32)
+        implicit_gemm.compute(runtime, call, x, w, out, None)
+        wanted = np.full(out.shape, False)
+        wanted[(0, 3) if array is x else (0, slice(None), 5)] = True
+        np.testing.assert_array_equal(np.isnan(out), wanted)
+        array[place] = kept
+
+
 def test_high_precision_is_near_float32(runtime):
     """Three products keep about 21 bits of each factor: float32's own rounding of the sum is more than they lose."""
     errors = {}

@@ -59,6 +59,13 @@ DEVICE void split_plain(uint32_t bits, uint32_t& large, uint32_t& small, float& 
     strange += rest * 0.0f;
 }
 
+// The same without the rest; the instruction leaves out the bits that TF32 has not got.
+DEVICE void round_plain(uint32_t bits, uint32_t& large, float& strange)
+{
+    large = bits + half_of_dropped;
+    strange += (bits_to_float(bits) - bits_to_float(large)) * 0.0f;
+}
+
 struct Float32 {
     typedef float Stored;
     typedef float Sum;
@@ -67,7 +74,7 @@ struct Float32 {
     static DEVICE float narrow(float value) { return value; }
 };
 
-// One TF32 product: 11 significant bits of each factor. The instruction leaves out the bits that TF32 has not got.
+// One TF32 product: 11 significant bits of each factor.
 struct TF32 : Float32 {
     template <int m, int n>
     static DEVICE void multiply(float (&c)[m][n][4], const uint32_t (&a)[m][4], const uint32_t (&b)[n][2])
@@ -78,12 +85,12 @@ struct TF32 : Float32 {
         for (int i = 0; i < m; i++)
 #pragma unroll
             for (int r = 0; r < 4; r++)
-                large_a[i][r] = a[i][r] + half_of_dropped, strange += bits_to_float(large_a[i][r]) * 0.0f;
+                round_plain(a[i][r], large_a[i][r], strange);
 #pragma unroll
         for (int j = 0; j < n; j++)
 #pragma unroll
             for (int r = 0; r < 2; r++)
-                large_b[j][r] = b[j][r] + half_of_dropped, strange += bits_to_float(large_b[j][r]) * 0.0f;
+                round_plain(b[j][r], large_b[j][r], strange);
         if (any_lane(strange != 0)) {
 #pragma unroll
             for (int i = 0; i < m; i++)
