@@ -10,6 +10,7 @@ import argparse
 import datetime as dt
 import json
 import math
+import os
 import statistics
 import sys
 import time
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuconv import reference
+from gpuconv import reference, tuning
 from gpuconv.backends.cuda import Device, implicit_gemm, raw_depthwise, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_geometry as geometry
 from gpuconv.dispatch import Call
@@ -109,6 +110,32 @@ def _kernels(call: Call) -> Iterator[tuple[str, dict[str, Any]]]:
     kind = (family, geometry.element_of(call), geometry.reads_of(call, (call.problem.layout,) * 2))
     for tile in geometry.tiles_of(*kind):
         yield geometry.Kernel(*kind, tile).name, {"only": tile}
+
+
+def every_kernel() -> list[raw_loader.Instance]:
+    """Return all kernels that there are, but for depthwise ones of a number of taps that nothing here has."""
+    found: list[raw_loader.Instance] = [
+        raw_depthwise.Kernel(element, taps)
+        for element in ("Float16", "BFloat16", "Float32")
+        for taps in (0, 2, 3, 5, 7)
+    ]
+    ways = {"implicit_gemm": ("vector", "gather"), "weight_gradient": ("vector", "gather", "planes")}
+    for element in tuning.TENSOR_TILES:
+        for family, reads in ((one, reads) for one, all_reads in ways.items() for reads in all_reads):
+            if family == "weight_gradient" and reads == "vector" and element.endswith("Int8"):
+                continue
+            found += [
+                geometry.Kernel(family, element, reads, tile) for tile in geometry.tiles_of(family, element, reads)
+            ]
+    return found
+
+
+def _compile(runtime: raw_loader.CupyRuntime) -> None:
+    """Compile every kernel into the cache, several at a time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(runtime.compile, every_kernel()))
 
 
 def _arrays(call: Call) -> tuple[Any, Any]:
@@ -332,6 +359,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check-only", action="store_true", help="time nothing")
     options = parser.parse_args(arguments)
     missing = raw_loader.unavailable()
+    if missing is None and _imported("ml_dtypes") is None:
+        missing = 'ml_dtypes, for bfloat16, is not installed: pip install "gpuconv[bfloat16]"'
     if missing is None:
         import cupy
 
@@ -345,6 +374,8 @@ def main(arguments: list[str] | None = None) -> int:
     torch = _imported("torch")
     if torch is not None and not torch.cuda.is_available():
         torch = None
+    _show("compiling")
+    _compile(runtime)
     checks = check(runtime, _show)
     times = [] if options.check_only else measure(runtime, LAYERS, torch, show=_show)
     found = {"machine": _machine(cupy, torch), "checks": checks, "times": times}

@@ -17,39 +17,30 @@ import subprocess
 import sys
 import tempfile
 
-from gpuconv import tuning
-from gpuconv.backends.cuda.implicit_gemm_geometry import Kernel, tiles_of
-from gpuconv.backends.cuda.raw_depthwise import Kernel as Depthwise
 from gpuconv.backends.cuda.raw_loader import compile_cubin
+from gpuconv.gpu_report import every_kernel
 
 TARGETS = ("sm_80", "sm_90")
 COUNTED = ("HMMA", "IMMA", "LDSM", "LDGSTS", "LDG", "LDS", "DFMA", "LDL", "STL")
 
 
+SOME = (
+    "implicit_gemm_Float16_vector_128x128",
+    "implicit_gemm_TF32_gather_128x64",
+    "implicit_gemm_Int8_vector_128x128",
+    "weight_gradient_BFloat16_vector_128x128",
+    "weight_gradient_TF32x3_vector_128x64",
+    "weight_gradient_UInt8_planes_64x32",
+    "depthwise_Float16_7",
+    "depthwise_Float32_any",
+)
+
+
 def kernels(*, every):
-    """Yield every kernel, or of each element and way of reading that of the largest tile."""
-    ways = {"implicit_gemm": ("vector", "gather"), "weight_gradient": ("vector", "gather", "planes")}
-    for element in tuning.TENSOR_TILES:
-        for family, reads in ((one, reads) for one, all_reads in ways.items() for reads in all_reads):
-            if family == "weight_gradient" and reads == "vector" and element.endswith("Int8"):
-                continue
-            tiles = tiles_of(family, element, reads)
-            for tile in tiles if every else tiles[:1]:
-                if every or (element, family, reads) in SOME:
-                    yield Kernel(family, element, reads, tile)
-    for element in ("Float16", "BFloat16", "Float32"):
-        for taps in (0, 2, 3, 5, 7) if every else (7,):
-            yield Depthwise(element, taps)
-
-
-SOME = {
-    ("Float16", "implicit_gemm", "vector"),
-    ("TF32", "implicit_gemm", "gather"),
-    ("Int8", "implicit_gemm", "vector"),
-    ("BFloat16", "weight_gradient", "vector"),
-    ("TF32x3", "weight_gradient", "vector"),
-    ("UInt8", "weight_gradient", "planes"),
-}
+    """Return every kernel, or some of each kind."""
+    found = [kernel for kernel in every_kernel() if every or kernel.name in SOME]
+    assert every or len(found) == len(SOME)
+    return found
 
 
 def packaged(pattern):
@@ -150,7 +141,7 @@ def main():
             compiled = compile_cubin(nvrtc, kernel, target)
             row = {
                 "kernel": kernel.name, "target": target, "compiler": nvrtc.getVersion(),
-                "shared": getattr(kernel, "shared", 0), "integer": kernel.element.endswith("Int8"),
+                "shared": getattr(kernel, "shared", 0), "integer": "Int8" in kernel.name,
                 "reads": getattr(kernel, "reads", "chunks"), **resources(compiled.log, kernel.name),
             }  # fmt: skip
             if nvdisasm:

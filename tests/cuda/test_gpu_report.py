@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gpuconv import gpu_report
+from gpuconv.backends.cuda import implicit_gemm_geometry as geometry
 from gpuconv.backends.cuda import raw_loader
 from gpuconv.reference import forward, input_gradient, weight_gradient
 
@@ -13,6 +14,18 @@ def test_without_cupy_it_says_what_is_missing(monkeypatch, capsys, tmp_path):
     assert gpu_report.main(["--out", str(tmp_path / "results.json")]) == 2
     assert "CuPy is not installed" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_kernels_are_those_that_calls_can_choose():
+    names = [kernel.name for kernel in gpu_report.every_kernel()]
+    assert len(names) == len(set(names)) > 60
+    for layer in gpu_report.LAYERS:
+        for _, dtype, precision in gpu_report.KINDS:
+            for layout in ("channels_last", "channels_first"):
+                call = layer.call(dtype, precision, layout)
+                reads = geometry.reads_of(call, (layout, layout))
+                for part in geometry.launches(call, 132, reads, (layout, layout)):
+                    assert part.kernel.name in names
 
 
 def test_a_time_is_of_one_call():

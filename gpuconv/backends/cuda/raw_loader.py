@@ -27,7 +27,10 @@ _DYNAMIC_SHARED = 8
 
 
 class Instance(Protocol):
-    """A kernel's source file and the constants that make one kernel of it."""
+    """A kernel's name, its source file and the constants that make one kernel of it."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
 
     @property
     def source(self) -> str: ...  # noqa: D102
@@ -215,13 +218,17 @@ class CupyRuntime:
             function.ptr, *grid, threads, 1, 1, shared, stream, ctypes.addressof(argument), 0
         )
 
+    def compile(self, instance: Instance) -> bytes:
+        """Return a kernel's cubin for this GPU, which is then in the cache."""
+        return cached_cubin(binding(), instance, self._architecture)
+
     def _function(self, instance: Instance, name: str, shared: int) -> Any:
         key = (instance.source, name, *instance.constants.values())
         with self._lock:
             found = self._functions.get(key)
             if found is None:
                 module = self.xp.cuda.function.Module()
-                module.load(cached_cubin(binding(), instance, self._architecture))
+                module.load(self.compile(instance))
                 found = module.get_function(name)
                 if shared > 48 << 10:
                     self.xp.cuda.driver.funcSetAttribute(found.ptr, _DYNAMIC_SHARED, shared)
