@@ -14,8 +14,11 @@ __all__ = [
     "CUDA_COSTS",
     "CUDA_DIRECT_TILES",
     "CUDA_SIMULATOR_TILES",
+    "TENSOR_FLOPS",
+    "TENSOR_TILES",
     "Cost",
     "CudaTile",
+    "TensorTile",
     "WinogradCost",
 ]
 
@@ -105,6 +108,9 @@ CPU_WINOGRAD: dict[int, WinogradCost] = {
 CUDA_COSTS: dict[str, Cost] = {
     # Not measured: no GPU has run this backend yet. Orders of magnitude only, so that the order of the rows is sane.
     "direct": Cost(50e-6, 2e12, 300e9),
+    # `flops` is a clock rate here: TENSOR_FLOPS counts operations of a cycle and multiprocessor.
+    "implicit_gemm": Cost(60e-6, 1.4e9, 300e9),
+    "raw_depthwise": Cost(60e-6, 5e12, 300e9),
 }
 
 
@@ -150,3 +156,64 @@ CUDA_SIMULATOR_TILES: tuple[CudaTile, ...] = (
     CudaTile(32, 4, 8, 2, 16, 1024, 128),
     CudaTile(32, 1, 8, 1, 16, 1024, 128),
 )
+
+
+class TensorTile(NamedTuple):
+    """Compile-time constants of the tensor-core kernels: a block's tile of a matrix product."""
+
+    rows: int
+    columns: int
+    warp_rows: int
+    """Warps that share the rows."""
+    warp_columns: int
+    bytes: int
+    """Bytes of the summed axis that a stage holds of each row and column."""
+    stages: int
+    blocks: int
+    """Blocks that a multiprocessor should have room for, which bounds a thread's registers."""
+    efficiency: float
+    """Share of the tensor cores' rate. Computed from the tile's loads for each product, not measured."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 32 * self.warp_rows * self.warp_columns
+
+    @property
+    def stage_bytes(self) -> int:
+        """Bytes of shared memory of all stages."""
+        return (self.rows + self.columns) * self.bytes * self.stages
+
+    @property
+    def constants(self) -> str:
+        """The arguments of ``Tile`` in raw/tile.cuh."""
+        return ", ".join(map(str, self[:6]))
+
+
+_TENSOR_TILES = (
+    TensorTile(128, 128, 2, 2, 64, 4, 2, 0.6),
+    TensorTile(128, 64, 2, 2, 64, 4, 2, 0.5),
+    TensorTile(64, 64, 2, 2, 64, 4, 3, 0.4),
+    TensorTile(128, 32, 4, 1, 64, 4, 3, 0.3),
+)
+
+TENSOR_TILES: dict[str, tuple[TensorTile, ...]] = {
+    # Not measured: chosen by the registers and shared memory of the compile gate (docs/kernels_cuda_raw.md). Factors in
+    # float32 are rounded in registers, which the largest tile has not got to spare.
+    "Float16": _TENSOR_TILES,
+    "BFloat16": _TENSOR_TILES,
+    "Int8": _TENSOR_TILES,
+    "UInt8": _TENSOR_TILES,
+    "TF32": _TENSOR_TILES[1:],
+    "TF32x3": _TENSOR_TILES[1:],
+}
+
+TENSOR_FLOPS: dict[str, float] = {
+    # Operations of a cycle and multiprocessor of compute capability 8.0, computed from the data sheet of the A100.
+    "Float16": 2048,
+    "BFloat16": 2048,
+    "Int8": 4096,
+    "UInt8": 4096,
+    "TF32": 1024,
+    "TF32x3": 1024 / 3,
+}

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 __all__ = ["ALGORITHMS", "Device", "device", "unavailable"]
 
-ALGORITHMS = ("direct",)
+ALGORITHMS = ("direct", "implicit_gemm", "raw_depthwise")
 
 _INSTALL = 'pip install "gpuconv[cuda12]" or, for a driver of CUDA 13, "gpuconv[cuda13]"'
 _SIMULATOR = "NUMBA_ENABLE_CUDASIM=1, set before Python starts, runs the kernels in Numba's simulator instead"
