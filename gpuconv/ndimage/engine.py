@@ -60,8 +60,7 @@ class Pass(NamedTuple):
 
 def adopt(value: Any) -> Array:
     """Return a caller's array as NumPy's; an array in a GPU's memory is refused."""
-    arrays.home(value)
-    return arrays.adopt(value)
+    return arrays.adopt_host(value)
 
 
 def prepare_output(output: Any, x: Array, *, is_complex: bool = False) -> Array:

@@ -49,10 +49,9 @@ class Output(NamedTuple):
 
 def adopt(value: Any) -> Array:
     """Return a caller's array as NumPy's; one in a GPU's memory, a matrix or a masked array is refused."""
-    arrays.home(value)
     if isinstance(value, (np.matrix, np.ma.MaskedArray)):
         raise TypeError(f"inputs of type {type(value).__name__} are not supported; pass a plain array")
-    return arrays.adopt(value)
+    return arrays.adopt_host(value)
 
 
 def is_foreign(*inputs: Array) -> bool:

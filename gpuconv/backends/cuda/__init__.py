@@ -14,7 +14,10 @@ import os
 import sys
 from typing import NamedTuple
 
-__all__ = ["ALGORITHMS", "Device", "device", "unavailable"]
+from gpuconv import tuning
+from gpuconv.errors import UnsupportedError
+
+__all__ = ["ALGORITHMS", "Device", "device", "named_device", "unavailable"]
 
 ALGORITHMS = ("direct",)
 
@@ -29,6 +32,12 @@ class Device(NamedTuple):
     compute_capability: tuple[int, int]
     multiprocessors: int
     simulated: bool
+    flops: float
+    """Peak float32 operations a second of the ordinary cores."""
+    bandwidth: float
+    """Peak bytes a second of its memory."""
+    cupy: bool
+    """Whether CuPy is there, whose cuBLAS and cuFFT some algorithms are."""
 
 
 def unavailable() -> str | None:
@@ -59,10 +68,33 @@ def _import_failure() -> str | None:
 def device() -> Device:
     """Return the GPU that Numba's current context uses, or a stand-in for the simulator."""
     if _simulated():
-        return Device("Numba CUDA simulator", (0, 0), 1, True)
+        return Device("Numba CUDA simulator", (0, 0), 1, True, 1e6, 1e6, False)
     from gpuconv.backends.cuda import launch
 
-    return Device(*launch.describe_device(), simulated=False)
+    name, capability, multiprocessors, clock, bandwidth = launch.describe_device()
+    flops = multiprocessors * tuning.cuda_lanes(capability) * 2 * clock
+    return Device(name, capability, multiprocessors, False, flops, bandwidth, _has_cupy())
+
+
+def named_device(name: str) -> Device:
+    """Return a class of GPU as its data sheet describes it, to explain choices for it where there is none.
+
+    Raises
+    ------
+    UnsupportedError
+        If the class is unknown; the message lists those that are known.
+    """
+    known = tuning.CUDA_DEVICES.get(str(name).lower())
+    if known is None:
+        valid = ", ".join(map(repr, tuning.CUDA_DEVICES))
+        raise UnsupportedError(f"device={name!r} is unknown; valid are {valid}")
+    flops = known.multiprocessors * tuning.cuda_lanes(known.compute_capability) * 2 * known.clock
+    return Device(name.lower(), known.compute_capability, known.multiprocessors, False, flops, known.bandwidth, True)
+
+
+@functools.cache
+def _has_cupy() -> bool:
+    return importlib.util.find_spec("cupy") is not None
 
 
 def _simulated() -> bool:

@@ -6,9 +6,11 @@ other. Moreover a barrier that some threads of a block do not reach, an index be
 shared or local memory that is read before it was written are faults, as they are on a GPU.
 """
 
+import sys
 import threading
 
 import numpy as np
+from numba import cuda
 from numba.core import types
 from numba.cuda.simulator import kernel as kernels
 from numba.cuda.simulator import kernelapi
@@ -122,8 +124,6 @@ def local(self, shape, dtype):
 
 def shared(self, shape, dtype):
     """Return the array of this line of the kernel, made by the first thread that comes to it."""
-    import sys
-
     frame = sys._getframe(1)
     place = frame.f_code, frame.f_lineno
     if place not in self._allocations:
@@ -133,7 +133,7 @@ def shared(self, shape, dtype):
 
 def install():
     kernels.BlockManager = Blocks
+    cuda.device_array = lambda shape, dtype: devicearray.FakeCUDAArray(poison(shape, dtype))
     kernels.FakeWithinKernelCUDAArray = lambda item: Checked(item._ary)
     kernelapi.FakeCUDALocal.array = local
     kernelapi.FakeCUDAShared.array = shared
-    assert devicearray.FakeCUDAArray

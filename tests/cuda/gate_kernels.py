@@ -1,0 +1,64 @@
+"""The kernels that the compile gate compiles, with their argument types.
+
+float32 meets every tile and way of staging; another dtype, whose kernels differ from float32's in what is loaded,
+summed and stored only, meets the largest tile of each kind.
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+from gpuconv import tuning
+from gpuconv.backends.cuda import (
+    direct_border,
+    direct_gradient_kernels,
+    direct_kernels,
+    memory_kernels,
+    scalars,
+)
+
+KINDS = ("float32", "float16", "bfloat16", "float64", "int8", "uint8", "int16", "int32", "int64")
+
+
+class Variant(NamedTuple):
+    """One compilation."""
+
+    name: str
+    function: Any
+    signature: tuple[Any, ...]
+    threads: int
+
+
+def variants(types):
+    """Yield every kernel; `types` are Numba's."""
+
+    def flat(dtype):
+        return getattr(types, dtype.name)[::1]
+
+    numbers = types.int64[::1]
+    for kind in KINDS:
+        seen = scalars.of(kind)
+        x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
+        fill = getattr(types, seen.sums.name)
+        whole, floats = kind == "float32", kind in ("float32", "float64")
+        tiles = tuning.CUDA_DIRECT_TILES[seen.sums.itemsize]
+        for tile, halo in itertools.product(tiles, (True, False)):
+            if whole or (tile == tiles[0] and (halo or floats)):
+                name = f"direct {kind} {tile.positions}x{tile.outputs} {'halo' if halo else 'single'}"
+                kernel = direct_kernels.convolution(kind, tile, halo).py_func
+                yield Variant(name, kernel, (x, sums, y, y, fill, numbers, types.int64), tile.threads)
+        if whole:
+            kernel = direct_kernels.convolution(kind, tiles[0], True, 2).py_func
+            yield Variant("direct complex64", kernel, (x, sums, y, y, fill, numbers, types.int64), tiles[0].threads)
+        if kind not in ("uint8", "int16"):
+            yield Variant(f"border {kind}", direct_border.gathering(kind).py_func, (sums, y, numbers), 256)
+            tiles = tuning.CUDA_GRADIENT_TILES[seen.sums.itemsize]
+            for tile, parts in itertools.product(tiles if whole else tiles[:1], (1, 2) if whole else (1,)):
+                if parts == 1 or tile == tiles[0]:
+                    name = f"gradient {'complex64' if parts == 2 else kind} {tile.rows}x{tile.columns}"
+                    kernel = direct_gradient_kernels.contraction(kind, tile, parts).py_func
+                    yield Variant(name, kernel, (x, x, sums, fill, numbers, types.int64), tile.threads)
+            kernel = direct_gradient_kernels.add_slices(kind).py_func
+            yield Variant(f"slices {kind}", kernel, (sums, y, types.int64), 256)
+        yield Variant(f"gather {kind}", memory_kernels.gather(kind).py_func, (x, types.int32[::1], sums), 256)
+    array = flat(scalars.of("float32").storage)
+    yield Variant("copy float32", memory_kernels.copy("float32").py_func, (array, array, numbers), 256)
