@@ -579,8 +579,9 @@ class Plan:
     def __call__(self, x: Any, *, out: Any = None) -> Any:
         """Return the convolution of `x`, whose shape and dtype must be the planned ones."""
         operation, rank, w, a = self._bound
-        if tuple(x.shape) != self._state[1]:
-            raise ShapeError(f"x has shape {tuple(x.shape)}; this plan takes {self._state[1]}")
+        shape = tuple(arrays.adopt(x).shape)
+        if shape != self._state[1]:
+            raise ShapeError(f"x has shape {shape}; this plan takes {self._state[1]}")
         return run(
             operation, rank, x, w, a["bias"], _geometry(a), a["precision"], self._backend, a["algorithm"], out,
             packed=self._packed,

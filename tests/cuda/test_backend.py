@@ -31,6 +31,34 @@ def test_explain_gives_the_reason():
     assert [row.reason for row in rows if row.backend == "cuda"] == [cuda.unavailable()]
 
 
+@pytest.mark.parametrize("name", tuning.CUDA_DEVICES)
+def test_explain_for_a_named_gpu_needs_none(name):
+    x, w = np.ones((1, 8, 20, 20), np.float32), np.ones((8, 8, 3, 3), np.float32)
+    explanation = gpuconv.explain(gpuconv.conv2d, x, w, padding=1, device=name)
+    rows = [row for row in explanation.rows if row.backend == "cuda"]
+    assert [row.algorithm for row in rows] == list(cuda.ALGORITHMS)
+    assert rows[0].reason is None
+    assert explanation.chosen.backend == "cuda"
+    assert 0 < explanation.chosen.seconds < 1
+
+
+def test_a_faster_gpu_takes_less_time():
+    x, w = np.ones((8, 64, 56, 56), np.float32), np.ones((64, 64, 3, 3), np.float32)
+    seconds = [
+        gpuconv.explain(gpuconv.conv2d, x, w, padding=1, algorithm="direct", device=name).chosen.seconds
+        for name in ("h200", "a100", "t4")
+    ]
+    assert seconds == sorted(seconds)
+
+
+def test_explain_refuses_unknown_gpus():
+    x, w = np.ones((1, 1, 4)), np.ones((1, 1, 2))
+    with pytest.raises(gpuconv.UnsupportedError, match="device='h300' is unknown; valid are 't4'"):
+        gpuconv.explain(gpuconv.conv1d, x, w, device="h300")
+    with pytest.raises(gpuconv.UnsupportedError, match="device='h200' names a GPU; backend 'cpu' has none"):
+        gpuconv.explain(gpuconv.conv1d, x, w, backend="cpu", device="h200")
+
+
 @pytest.mark.parametrize(
     ("devices", "package", "expected"),
     [
@@ -95,6 +123,6 @@ def test_every_problem_gets_a_tile_that_fits(tiles):
 
 
 def test_tiling_stages_a_dense_halo_once_and_a_sparse_one_tap_by_tap():
-    tiles = tuning.CUDA_DIRECT_TILES["float32"]
+    tiles = tuning.CUDA_DIRECT_TILES[4]
     assert direct._tiling((1, 56, 56), (1, 1, 1), (0, 2, 2), 9, 64, tiles).halo
     assert not direct._tiling((1, 56, 56), (1, 1, 1), (0, 200, 200), 9, 64, tiles).halo
