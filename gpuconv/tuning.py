@@ -18,6 +18,7 @@ __all__ = [
     "CUDA_GRADIENT_TILES",
     "CUDA_SIMULATOR_GRADIENT_TILES",
     "CUDA_SIMULATOR_TILES",
+    "CUDA_STENCIL_LIMITS",
     "Cost",
     "CudaCost",
     "CudaDevice",
@@ -151,7 +152,11 @@ CUDA_COSTS: dict[str, CudaCost] = {
     # Computed, not measured: no GPU has run this backend yet. `flops` is the share of multiply-adds among the
     # instructions of the inner loop (docs/kernels_cuda_direct.md), less what waiting takes by estimate.
     "direct": CudaCost(30e-6, 0.25, 0.4),
+    "stencil": CudaCost(30e-6, 0.35, 0.7),
 }
+
+CUDA_STENCIL_LIMITS = (16, 32)
+"""The largest window, rows and columns, that the CUDA stencil takes: its sums are in registers."""
 
 CUDA_ARITHMETIC: dict[str, float] = {"float64": 2.0, "complex128": 2.0, "int64": 4.0}
 """Cycles of one product for one of float32, by what sums are kept in; 2 is for GPUs made for computing."""

@@ -68,7 +68,7 @@ def find_ptxas():
 
 
 def resources(ptxas, source, target):
-    """Return the registers, spilled bytes and bytes of shared memory that ptxas reports."""
+    """Return the registers, bytes of spills and of arrays left out of registers, and bytes of shared memory that ptxas reports."""
     command = [ptxas, "-v", f"-arch={target}", source, "-o", source.with_suffix(".cubin")]
     log = subprocess.run(command, capture_output=True, text=True, check=False)
     if log.returncode != 0:
@@ -76,7 +76,7 @@ def resources(ptxas, source, target):
     shared = re.search(r"(\d+) bytes smem", log.stderr)
     return {
         "registers": int(re.search(r"Used (\d+) registers", log.stderr)[1]),
-        "spilled": sum(map(int, re.findall(r"(\d+) bytes spill", log.stderr))),
+        "spilled": sum(map(int, re.findall(r"(\d+) bytes (?:spill|stack)", log.stderr))),
         "shared": int(shared[1]) if shared else 0,
     }
 

@@ -14,9 +14,15 @@ from gpuconv.backends.cuda import (
     direct_kernels,
     memory_kernels,
     scalars,
+    stencil,
+    stencil_kernels,
 )
 
 KINDS = ("float32", "float16", "bfloat16", "float64", "int8", "uint8", "int16", "int32", "int64")
+
+
+STENCILS = (("float32", 3, 3), ("float32", 7, 7), ("float32", 16, 32), ("float64", 5, 5), ("uint8", 3, 3))
+"""Windows in registers, at the largest, and beyond; the largest that `stencil` takes."""
 
 
 class Variant(NamedTuple):
@@ -60,5 +66,12 @@ def variants(types):
             kernel = direct_gradient_kernels.add_slices(kind).py_func
             yield Variant(f"slices {kind}", kernel, (sums, y, types.int64), 256)
         yield Variant(f"gather {kind}", memory_kernels.gather(kind).py_func, (x, types.int32[::1], sums), 256)
+    for kind, height, width in STENCILS:
+        seen = scalars.of(kind)
+        x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
+        strips = stencil.strips_of(height, width, seen.sums.itemsize)
+        kernel = stencil_kernels.correlation(kind, height, width, strips).py_func
+        signature = (x, sums, y, y, getattr(types, seen.sums.name), numbers, types.int64)
+        yield Variant(f"stencil {kind} {height}x{width}", kernel, signature, strips.threads)
     array = flat(scalars.of("float32").storage)
     yield Variant("copy float32", memory_kernels.copy("float32").py_func, (array, array, numbers), 256)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv import tuning
-from gpuconv.backends.cuda.geometry import AxisStrides, axis_strides
+from gpuconv.backends.cuda.geometry import AxisStrides, axis_strides, computed
 from gpuconv.dtypes import result_dtype, to_numpy
 from gpuconv.problem import AxisPhase, ConvProblem
 
@@ -90,7 +90,7 @@ def _convolve(call: Call, job: Job, read: Array, weights: Any, bias: Array | Non
     """Launch the kernel for every phase of the forward convolution that the call is."""
     from gpuconv.backends.cuda import device, direct_kernels, launch, scalars
 
-    kinds, problem = scalars.of(call.dtype), _computed(call)
+    kinds, problem = scalars.of(call.dtype), computed(call)
     source = job.read(read, call.dtype)
     tiles = tuning.CUDA_SIMULATOR_TILES if device().simulated else tuning.CUDA_DIRECT_TILES[kinds.sums.itemsize]
     key = problem, tiles, kinds.parts, source.strides, target.strides, bias is not None
@@ -103,14 +103,6 @@ def _convolve(call: Call, job: Job, read: Array, weights: Any, bias: Array | Non
             grid = part.blocks, min(launch.GRID_Y, images - first)
             numbers = meta[part.begin : part.end]
             job.launch(kernel, grid, part.tile.threads, source.data, weights, offset, target.data, fill, numbers, first)
-
-
-def _computed(call: Call) -> ConvProblem:
-    """Return the problem whose forward convolution the call is, with its border's share left to `direct_border`."""
-    problem = call.problem
-    if call.operation == "forward":
-        return problem
-    return problem.adjoint() if problem.padding_mode == "zeros" else problem.on_padded().adjoint()
 
 
 def _packed(call: Call, w: Array, job: Job) -> Any:
@@ -127,7 +119,7 @@ def _order(call: Call) -> NDArray[Any]:
     if call.operation != "forward":
         kernel = np.flip(kernel.swapaxes(1, 2), axis=tuple(range(3, kernel.ndim)))
     phases = []
-    for phase in _computed(call).all_phases:
+    for phase in computed(call).all_phases:
         taps = np.ix_(*([t for t, _ in axis.taps] for axis in phase))
         part = np.moveaxis(kernel[(slice(None),) * 3 + taps], 1, -1)
         if call.is_complex:

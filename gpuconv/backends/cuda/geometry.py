@@ -1,13 +1,25 @@
-"""Strides of an array's axes in the order that kernels know: batch, channel and three spatial axes."""
+"""What kernels know of a call: the forward problem that it is, and strides of its arrays' axes in one order."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
-__all__ = ["AxisStrides", "axis_strides"]
+__all__ = ["AxisStrides", "axis_strides", "computed"]
+
+
+def computed(call: Call) -> ConvProblem:
+    """Return the problem whose forward convolution a call is.
+
+    Of the gradient by x under a border other than zeros it is the gradient by the padded x.
+    """
+    problem = call.problem
+    if call.operation == "forward":
+        return problem
+    return problem.adjoint() if problem.padding_mode == "zeros" else problem.on_padded().adjoint()
 
 
 class AxisStrides(NamedTuple):
