@@ -14,8 +14,11 @@ __all__ = [
     "CUDA_COSTS",
     "CUDA_DEVICES",
     "CUDA_DIRECT_TILES",
+    "CUDA_GEMM_TILES",
     "CUDA_GRADIENT_BLOCKS",
     "CUDA_GRADIENT_TILES",
+    "CUDA_LARGEST_GEMM_SUMS",
+    "CUDA_SIMULATOR_GEMM_TILES",
     "CUDA_SIMULATOR_GRADIENT_TILES",
     "CUDA_SIMULATOR_TILES",
     "CUDA_STENCIL_LIMITS",
@@ -23,6 +26,7 @@ __all__ = [
     "CudaCost",
     "CudaDevice",
     "CudaTile",
+    "GemmTile",
     "GradientTile",
     "WinogradCost",
     "cuda_cost",
@@ -152,6 +156,7 @@ CUDA_COSTS: dict[str, CudaCost] = {
     # Computed, not measured: no GPU has run this backend yet. `flops` is the share of multiply-adds among the
     # instructions of the inner loop (docs/kernels_cuda_direct.md), less what waiting takes by estimate.
     "direct": CudaCost(30e-6, 0.25, 0.4),
+    "implicit_gemm": CudaCost(30e-6, 0.55, 0.5),
     "stencil": CudaCost(30e-6, 0.35, 0.7),
 }
 
@@ -245,3 +250,36 @@ CUDA_SIMULATOR_GRADIENT_TILES: tuple[GradientTile, ...] = (
 
 CUDA_GRADIENT_BLOCKS = 1024
 """Blocks that a gradient is cut into, by slices of its sum, where its own elements make fewer. Not measured."""
+
+
+class GemmTile(NamedTuple):
+    """Compile-time constants of the kernel of the implicit matrix product."""
+
+    rows: int
+    """Output channels of a block."""
+    columns: int
+    """Output positions of a block."""
+    depth: int
+    """Input channels of one tap that are staged at a time."""
+    rows_per_thread: int
+    """A multiple of 4, and so are the columns: a thread has them in fours."""
+    columns_per_thread: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.rows // self.rows_per_thread * (self.columns // self.columns_per_thread)
+
+
+CUDA_GEMM_TILES: dict[int, tuple[GemmTile, ...]] = {
+    # Bytes of a sum -> tiles for many outputs, for fewer, for few output channels. Not measured.
+    4: (GemmTile(128, 128, 8, 8, 8), GemmTile(64, 64, 8, 4, 4), GemmTile(32, 128, 8, 4, 4)),
+    8: (GemmTile(64, 64, 8, 4, 4), GemmTile(32, 128, 8, 4, 4)),
+}
+
+CUDA_LARGEST_GEMM_SUMS: dict[str, int] = {
+    # Sums of a thread. Storing as many as the largest tile has does not stay in registers, as rounding takes more.
+    "bfloat16": 16,
+}
+
+CUDA_SIMULATOR_GEMM_TILES: tuple[GemmTile, ...] = (GemmTile(8, 8, 2, 4, 4), GemmTile(4, 8, 2, 4, 4))

@@ -68,7 +68,7 @@ def find_ptxas():
 
 
 def resources(ptxas, source, target):
-    """Return the registers, bytes of spills and of arrays left out of registers, and bytes of shared memory that ptxas reports."""
+    """Return what ptxas reports: registers, bytes of spills and stack, and bytes of shared memory."""
     command = [ptxas, "-v", f"-arch={target}", source, "-o", source.with_suffix(".cubin")]
     log = subprocess.run(command, capture_output=True, text=True, check=False)
     if log.returncode != 0:

@@ -12,6 +12,8 @@ from gpuconv.backends.cuda import (
     direct_border,
     direct_gradient_kernels,
     direct_kernels,
+    implicit_gemm,
+    implicit_gemm_kernels,
     memory_kernels,
     scalars,
     stencil,
@@ -20,6 +22,9 @@ from gpuconv.backends.cuda import (
 
 KINDS = ("float32", "float16", "bfloat16", "float64", "int8", "uint8", "int16", "int32", "int64")
 
+
+PRODUCTS = (("float32", False), ("float32", True), ("bfloat16", False), ("float64", False), ("int8", True))
+"""Dtypes of implicit matrix products, and whether neighbouring threads read neighbouring channels."""
 
 STENCILS = (("float32", 3, 3), ("float32", 7, 7), ("float32", 16, 32), ("float64", 5, 5), ("uint8", 3, 3))
 """Windows in registers, at the largest, and beyond; the largest that `stencil` takes."""
@@ -66,6 +71,15 @@ def variants(types):
             kernel = direct_gradient_kernels.add_slices(kind).py_func
             yield Variant(f"slices {kind}", kernel, (sums, y, types.int64), 256)
         yield Variant(f"gather {kind}", memory_kernels.gather(kind).py_func, (x, types.int32[::1], sums), 256)
+    for kind, inside in PRODUCTS:
+        seen = scalars.of(kind)
+        x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
+        tiles = implicit_gemm.tiles_of(kind, seen.sums.itemsize)
+        for tile in tiles if kind == "float32" and not inside else tiles[:1]:
+            kernel = implicit_gemm_kernels.product(kind, tile, inside).py_func
+            name = f"implicit_gemm {kind} {tile.rows}x{tile.columns}{' channels inside' * inside}"
+            signature = (x, sums, y, y, getattr(types, seen.sums.name), numbers, types.int64)
+            yield Variant(name, kernel, signature, tile.threads)
     for kind, height, width in STENCILS:
         seen = scalars.of(kind)
         x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)

@@ -20,7 +20,7 @@ from gpuconv.backends.cuda import launch
 
 __all__ = ["Scalars", "loader", "of", "storer"]
 
-u16, u32, f32 = np.uint16, np.uint32, np.float32
+u16, u32, u64, f32 = np.uint16, np.uint32, np.uint64, np.float32
 
 
 class Scalars(NamedTuple):
@@ -111,10 +111,13 @@ def storer(kind: str) -> Any:
     if kind == "bfloat16":
 
         def store(value):  # type: ignore[no-untyped-def]
+            # Without a branch: a kernel that stores many sums would not keep them in registers. Rounding could carry
+            # the payload of a NaN into infinity.
             bits = _bits_of_float(value)
-            if value != value:  # noqa: PLR0124 - a NaN, whose payload rounding could carry into infinity
-                return u16(u32(bits >> u32(16)) | u32(64))
-            return u16(u32(bits + u32(u32(32767) + u32(u32(bits >> u32(16)) & u32(1)))) >> u32(16))
+            high = u32(bits >> u32(16))
+            rounded = u32(u64(u64(bits) + u64(u32(u32(32767) + u32(high & u32(1))))) >> u64(16))
+            special = u32(u32(bits & u32(0x7FFFFFFF)) > u32(0x7F800000))
+            return u16(u32(u32(rounded * u32(u32(1) - special)) + u32(u32(high | u32(64)) * special)))
 
     else:
         stored = np.dtype(kind).type

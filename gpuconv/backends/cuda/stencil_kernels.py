@@ -114,6 +114,8 @@ def correlation(kind: str, height: int, width: int, strips: Strips) -> Any:
         offset = zero
         if meta[BIASED] != 0:
             offset = load_bias(bias[o])
+        rows, out_columns = meta[ROWS], meta[COLUMNS]
+        row_stride, column_stride = meta[OUT_ROW], meta[OUT_COLUMN]
         out_base = n * u64(meta[OUT_BATCH]) + o * u64(meta[OUT_CHANNEL])
 
         below = u32(0)
@@ -124,19 +126,19 @@ def correlation(kind: str, height: int, width: int, strips: Strips) -> Any:
                     values[c] = staged[u64(begin + u64(c * lanes + t))]
                 for j in range(height):
                     if in_registers:
-                        weight = weights[(height - 1 - j) * width + t]
+                        weight = weights[u64((height - 1 - j) * width) + u64(t)]
                     else:
-                        weight = shared_weights[(height - 1 - j) * width + t]
+                        weight = shared_weights[u64((height - 1 - j) * width) + u64(t)]
                     for c in range(columns):
                         total[j * columns + c] += weight * values[c]
             # The first sums have met all rows of their windows once this row is the last of one.
             if below >= u32(height - 1):
                 out_row = row0 + i64(strip) + i64(u32(below - u32(height - 1)))
-                if out_row < meta[ROWS]:
+                if out_row < rows:
                     for c in range(columns):
                         out_column = column0 + i64(lane) + i64(c * lanes)
-                        if out_column < meta[COLUMNS]:
-                            place = u64(out_row * meta[OUT_ROW] + out_column * meta[OUT_COLUMN])
+                        if out_column < out_columns:
+                            place = u64(out_row * row_stride + out_column * column_stride)
                             y[u64(out_base + place)] = store(total[c] + offset)
             for j in range(height - 1):
                 for c in range(columns):
