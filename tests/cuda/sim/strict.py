@@ -3,12 +3,15 @@
 Numba's own starts every thread of a block at once and polls them. Here one thread runs at a time, to its next barrier,
 in an order that alternates between blocks: so a missing barrier shows as poison that was read, in one order or the
 other. Moreover a barrier that some threads of a block do not reach, an index below zero or past the end, and
-shared or local memory that is read before it was written are faults, as they are on a GPU.
+shared or local memory that is read before it was written are faults, as they are on a GPU. The lines of kernels that
+ran are noted.
 """
 
+import ast
 import sys
 import threading
 
+import kernel_lint
 import numpy as np
 from numba import cuda
 from numba.core import types
@@ -33,6 +36,7 @@ class Thread(threading.Thread):
         self.go.acquire()
         try:
             if not self.abort:
+                sys.settrace(Lines.trace)
                 super().run()
         except BaseException as error:
             self.exception = error
@@ -50,6 +54,37 @@ class Thread(threading.Thread):
         self.waiting = False
         if self.abort:
             raise SystemExit
+
+
+class Lines:
+    """Which lines of the kernels ran: the unexecuted ones of each file's compiled functions."""
+
+    missing: dict = {}
+
+    @classmethod
+    def watch(cls, paths):
+        """Note the lines of every kernel and device function of some files."""
+        for path in paths:
+            functions = {f.name for f in kernel_lint.functions(ast.parse(path.read_text()))}
+            waiting = [compile(path.read_text(), str(path), "exec")]
+            while waiting:
+                code = waiting.pop()
+                waiting += [constant for constant in code.co_consts if hasattr(constant, "co_lines")]
+                if code.co_name in functions and "libdevice" not in code.co_names:
+                    lines = {line for _, _, line in code.co_lines() if line} - {code.co_firstlineno}
+                    cls.missing[str(path), code.co_firstlineno] = lines
+
+    @classmethod
+    def trace(cls, frame, event, argument):
+        left = cls.missing.get((frame.f_code.co_filename, frame.f_code.co_firstlineno))
+        if not left:
+            return None
+
+        def local(frame, event, argument):
+            left.discard(frame.f_lineno)
+            return local
+
+        return local
 
 
 class Blocks:

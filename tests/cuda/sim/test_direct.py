@@ -148,6 +148,11 @@ def test_weight_gradient(name, tile, monkeypatch):
     check(ConvProblem.make(x_shape, w_shape, **arguments), "weight_gradient", ("float32", "float64")[tile])
 
 
+@pytest.mark.parametrize("tiles", ["cramped"], indirect=True)
+def test_complex_numbers_staged_one_by_one(tiles):
+    check(ConvProblem.make((1, 2, 49), (1, 2, 3), dilation=20, padding=4), "forward", "complex64")
+
+
 def test_a_weight_gradient_has_slices_of_its_sum(monkeypatch):
     problem = ConvProblem.make(*FORWARD["2d"][:2])
     monkeypatch.setattr(direct_gradient, "_SLICE_DEPTHS", 1)
