@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import gpuconv
-from gpuconv import tuning
+from gpuconv import benchmark_cuda, cli, dispatch, tuning
 from gpuconv.backends import cuda
 from gpuconv.backends.cuda import direct
+from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
 
 NO_GPU = cuda.unavailable() is not None
@@ -28,7 +29,7 @@ def test_backend_without_a_gpu_raises_and_says_what_to_install():
 @needs_no_gpu
 def test_explain_gives_the_reason():
     rows = gpuconv.explain(gpuconv.conv1d, np.ones((1, 1, 4)), np.ones((1, 1, 2))).rows
-    assert [row.reason for row in rows if row.backend == "cuda"] == [cuda.unavailable()]
+    assert {row.reason for row in rows if row.backend == "cuda"} == {cuda.unavailable()}
 
 
 @pytest.mark.parametrize("name", tuning.CUDA_DEVICES)
@@ -126,3 +127,22 @@ def test_tiling_stages_a_dense_halo_once_and_a_sparse_one_tap_by_tap():
     tiles = tuning.CUDA_DIRECT_TILES[4]
     assert direct._tiling((1, 56, 56), (1, 1, 1), (0, 2, 2), 9, 64, tiles).halo
     assert not direct._tiling((1, 56, 56), (1, 1, 1), (0, 200, 200), 9, 64, tiles).halo
+
+
+@pytest.mark.parametrize("case", benchmark_cuda.CASES, ids=lambda case: f"{case.group} {case.name}")
+def test_benchmark_cases_are_served(case):
+    call = case.work.problem
+    assert case.flops > 0
+    assert len(case.name) <= 34
+    operation = {"grad.conv2d_input": "input_gradient", "grad.conv2d_weight": "weight_gradient"}.get(case.work.function)
+    operation = operation or ("transposed" if "transpose" in case.work.function else "forward")
+    found = dispatch.explain(Call(call, operation, "float32"), "cuda", device_name="h200")
+    assert found.chosen is not None
+
+
+@needs_no_gpu
+def test_the_benchmark_says_why_it_cannot_run(capsys):
+    assert cli.main(["bench", "--backend", "cuda"]) == 2
+    assert cuda.unavailable() in capsys.readouterr().err
+    assert cli.main(["bench", "--backend", "cuda", "--group", "signals"]) == 2
+    assert "valid are 3x3, 1x1" in capsys.readouterr().err
