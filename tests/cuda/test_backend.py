@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+from problems import CASES
+from support import DTYPES, OPERATIONS, reachable
 
 import gpuconv
 from gpuconv import benchmark_cuda, cli, dispatch, tuning
@@ -146,3 +148,12 @@ def test_the_benchmark_says_why_it_cannot_run(capsys):
     assert cuda.unavailable() in capsys.readouterr().err
     assert cli.main(["bench", "--backend", "cuda", "--group", "signals"]) == 2
     assert "valid are 3x3, 1x1" in capsys.readouterr().err
+
+
+def test_direct_takes_everything_that_can_be_asked():
+    device = cuda.named_device("a100")
+    for case in CASES:
+        for operation in OPERATIONS:
+            if case.public and reachable(case.problem(), operation):
+                for dtype in DTYPES:
+                    assert direct.supports(Call(case.problem(), operation, dtype), device) is None
