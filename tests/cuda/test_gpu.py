@@ -28,7 +28,7 @@ IMAGES = (
 
 
 @pytest.mark.parametrize("algorithm", cuda.ALGORITHMS)
-@pytest.mark.parametrize("case", (*network(1), *IMAGES), ids=str)
+@pytest.mark.parametrize("case", [*network(1), *IMAGES], ids=str)
 def test_real_sizes_against_the_cpu(case, algorithm):
     problem = case.problem()
     for operation in ("transposed",) if case.transposed else ("forward", "input_gradient", "weight_gradient"):
