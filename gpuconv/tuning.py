@@ -17,7 +17,7 @@ __all__ = [
     "CUDA_GEMM_TILES",
     "CUDA_GRADIENT_BLOCKS",
     "CUDA_GRADIENT_TILES",
-    "CUDA_LARGEST_GEMM_SUMS",
+    "CUDA_LARGEST_SUMS",
     "CUDA_SIMULATOR_GEMM_TILES",
     "CUDA_SIMULATOR_GRADIENT_TILES",
     "CUDA_SIMULATOR_TILES",
@@ -277,9 +277,10 @@ CUDA_GEMM_TILES: dict[int, tuple[GemmTile, ...]] = {
     8: (GemmTile(64, 64, 8, 4, 4), GemmTile(32, 128, 8, 4, 4)),
 }
 
-CUDA_LARGEST_GEMM_SUMS: dict[str, int] = {
-    # Sums of a thread. Storing as many as the largest tile has does not stay in registers, as rounding takes more.
-    "bfloat16": 16,
+CUDA_LARGEST_SUMS: dict[str, int] = {
+    # Sums of a thread: of as many as the largest tiles have, the rounding to bfloat16 is not unrolled, and they lie in
+    # memory (compile gate).
+    "bfloat16": 32,
 }
 
 CUDA_SIMULATOR_GEMM_TILES: tuple[GemmTile, ...] = (GemmTile(8, 8, 2, 4, 4), GemmTile(4, 8, 2, 4, 4))

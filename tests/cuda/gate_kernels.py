@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from gpuconv import tuning
 from gpuconv.backends.cuda import (
+    direct,
     direct_border,
     direct_gradient_kernels,
     direct_kernels,
@@ -51,7 +52,7 @@ def variants(types):
         x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
         fill = getattr(types, seen.sums.name)
         whole, floats = kind == "float32", kind in ("float32", "float64")
-        tiles = tuning.CUDA_DIRECT_TILES[seen.sums.itemsize]
+        tiles = direct.tiles_of(kind, seen.sums.itemsize)
         for tile, halo in itertools.product(tiles, (True, False)):
             if whole or (tile == tiles[0] and (halo or floats)):
                 name = f"direct {kind} {tile.positions}x{tile.outputs} {'halo' if halo else 'single'}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.tuning import CudaTile
 
-__all__ = ["cost", "pack", "run", "supports"]
+__all__ = ["cost", "pack", "run", "supports", "tiles_of"]
 
 _STAGED_COST = {True: 8, False: 24}
 """Cost of staging one input against one multiplication, with and without a halo. Estimates: not measured."""
@@ -92,7 +92,7 @@ def _convolve(call: Call, job: Job, read: Array, weights: Any, bias: Array | Non
 
     kinds, problem = scalars.of(call.dtype), computed(call)
     source = job.read(read, call.dtype)
-    tiles = tuning.CUDA_SIMULATOR_TILES if device().simulated else tuning.CUDA_DIRECT_TILES[kinds.sums.itemsize]
+    tiles = tuning.CUDA_SIMULATOR_TILES if device().simulated else tiles_of(call.dtype, kinds.sums.itemsize)
     key = problem, tiles, kinds.parts, source.strides, target.strides, bias is not None
     offset = target.data if bias is None else job.read(bias, result_dtype(to_numpy(call.dtype)).name, flat=True).data
     meta = job.resident(_numbers, *key)
@@ -103,6 +103,13 @@ def _convolve(call: Call, job: Job, read: Array, weights: Any, bias: Array | Non
             grid = part.blocks, min(launch.GRID_Y, images - first)
             numbers = meta[part.begin : part.end]
             job.launch(kernel, grid, part.tile.threads, source.data, weights, offset, target.data, fill, numbers, first)
+
+
+def tiles_of(dtype: str, itemsize: int) -> tuple[CudaTile, ...]:
+    """Return the tiles for a dtype whose sums have so many bytes."""
+    most = tuning.CUDA_LARGEST_SUMS.get(dtype, math.inf)
+    tiles = tuning.CUDA_DIRECT_TILES[itemsize]
+    return tuple(tile for tile in tiles if tile.positions_per_thread * tile.outputs_per_thread <= most)
 
 
 def _packed(call: Call, w: Array, job: Job) -> Any:

@@ -65,7 +65,7 @@ def _up(n: int, step: int) -> int:
 
 def tiles_of(dtype: str, itemsize: int) -> tuple[GemmTile, ...]:
     """Return the tiles for a dtype whose sums have so many bytes."""
-    most = tuning.CUDA_LARGEST_GEMM_SUMS.get(dtype, math.inf)
+    most = tuning.CUDA_LARGEST_SUMS.get(dtype, math.inf)
     tiles = tuning.CUDA_GEMM_TILES[itemsize]
     return tuple(tile for tile in tiles if tile.rows_per_thread * tile.columns_per_thread <= most)
 
