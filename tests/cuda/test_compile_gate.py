@@ -31,7 +31,7 @@ def compiled():
     command = [sys.executable, str(HERE / "compile_gate.py")]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
     if done.returncode == 3:
-        pytest.skip(f"{done.stdout.strip()} (the package nvidia-cuda-nvcc-cu12 brings what it needs)")
+        pytest.skip(f"{done.stdout.strip()} (gpuconv[gate] brings what it needs)")
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -48,7 +48,7 @@ def test_only_kernels_of_doubles_compute_in_double(compiled):
 
 def test_kernels_fit_the_machine(compiled):
     if not compiled[0]["targets"]:
-        pytest.skip("no ptxas (the package nvidia-cuda-nvcc-cu12 brings one)")
+        pytest.skip("no ptxas (gpuconv[gate] brings one)")
     for row in compiled:
         for found in row["targets"].values():
             assert "error" not in found, row
