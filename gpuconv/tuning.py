@@ -198,8 +198,8 @@ class CudaTile(NamedTuple):
 
 CUDA_DIRECT_TILES: dict[int, tuple[CudaTile, ...]] = {
     # Bytes of a sum -> tiles.
-    # Not measured: chosen so that 128 threads, the registers of the compile gate (docs/kernels.md) and less than 48 KiB
-    # of shared memory make a block. One tile for many output channels, one for few, one for a single one.
+    # Not measured: chosen so that 128 threads, the registers of the compile gate (docs/kernels_cuda.md) and less than
+    # 48 KiB of shared memory make a block. One tile for many output channels, one for few, one for a single one.
     4: (
         CudaTile(128, 64, 8, 8, 16, 4096, 512),
         CudaTile(512, 8, 8, 4, 8, 4096, 768),
