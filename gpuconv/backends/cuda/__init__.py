@@ -72,6 +72,9 @@ def device() -> Device:
     from gpuconv.backends.cuda import launch
 
     name, capability, multiprocessors, clock, bandwidth = launch.describe_device()
+    # Some drivers do not tell the clocks; an estimate needs some number.
+    clock = clock or tuning.CUDA_DEVICES["a100"].clock
+    bandwidth = bandwidth or tuning.CUDA_DEVICES["a100"].bandwidth
     flops = multiprocessors * tuning.cuda_lanes(capability) * 2 * clock
     return Device(name, capability, multiprocessors, False, flops, bandwidth, _has_cupy())
 

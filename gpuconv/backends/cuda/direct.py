@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv import tuning
+from gpuconv.backends.cuda import batches
 from gpuconv.backends.cuda.geometry import AxisStrides, axis_strides, computed
 from gpuconv.dtypes import result_dtype, to_numpy
 from gpuconv.problem import AxisPhase, ConvProblem
@@ -63,6 +64,7 @@ def pack(call: Call, w: Array) -> Any:
     return packed
 
 
+@batches.split
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: Any = None) -> None:
     """Write the array that the operation writes, every element of it."""
     from gpuconv.backends.cuda import direct_gradient, memory

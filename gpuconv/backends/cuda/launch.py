@@ -13,6 +13,7 @@ import ctypes
 import functools
 import importlib
 import importlib.util
+import math
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -37,6 +38,7 @@ __all__ = [
     "describe_device",
     "empty",
     "faults",
+    "free_memory",
     "launch",
     "on_device",
     "specialise",
@@ -159,8 +161,7 @@ def empty(size: int, dtype: np.dtype[Any], on: Any = 0) -> Any:
     pool = _cupy()
     if pool is None:
         return cuda.device_array(size, dtype)
-    handle = 0 if on == 0 else int(on.handle.value or 0)
-    with pool.cuda.ExternalStream(handle):
+    with pool.cuda.ExternalStream(int(on)):
         memory = pool.cuda.alloc(max(size, 1) * dtype.itemsize)
     return view(memory.ptr, size, dtype, memory)
 
@@ -174,6 +175,11 @@ def to_host(source: Any, target: np.ndarray[Any, Any], on: Any = 0) -> None:
         copy = source.copy_to_host(stream=on)
         synchronize(on)
         target[...] = copy.view(target.dtype).reshape(target.shape)
+
+
+def free_memory() -> float:
+    """Return the bytes that the current GPU has free; the simulator's memory has no end."""
+    return math.inf if SIMULATED else float(cuda.current_context().get_memory_info()[0])
 
 
 @functools.cache

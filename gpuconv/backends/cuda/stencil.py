@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv import tuning
+from gpuconv.backends.cuda import batches
 from gpuconv.backends.cuda.geometry import axis_strides, computed
 from gpuconv.dtypes import result_dtype, to_numpy
 
@@ -117,6 +118,7 @@ def _order(call: Call) -> NDArray[Any]:
     return (kernel if call.operation == "forward" else np.flip(kernel, axis=(2, 3))).reshape(-1)
 
 
+@batches.split
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: Any = None) -> None:
     """Write y (forward) or x (transposed, input_gradient), every element of it."""
     from gpuconv.backends.cuda import device, launch, memory, scalars, stencil_kernels
