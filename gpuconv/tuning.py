@@ -160,7 +160,7 @@ CUDA_COSTS: dict[str, CudaCost] = {
     "stencil": CudaCost(30e-6, 0.35, 0.7),
 }
 
-CUDA_STENCIL_LIMITS = (16, 32)
+CUDA_STENCIL_LIMITS = (32, 32)
 """The largest window, rows and columns, that the CUDA stencil takes: its sums are in registers."""
 
 CUDA_ARITHMETIC: dict[str, float] = {"float64": 2.0, "complex128": 2.0, "int64": 4.0}

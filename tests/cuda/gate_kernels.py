@@ -27,8 +27,8 @@ KINDS = ("float32", "float16", "bfloat16", "float64", "int8", "uint8", "int16", 
 PRODUCTS = (("float32", False), ("float32", True), ("bfloat16", False), ("float64", False), ("int8", True))
 """Dtypes of implicit matrix products, and whether neighbouring threads read neighbouring channels."""
 
-STENCILS = (("float32", 3, 3), ("float32", 7, 7), ("float32", 16, 32), ("float64", 5, 5), ("uint8", 3, 3))
-"""Windows in registers, at the largest, and beyond; the largest that `stencil` takes."""
+STENCILS = (("float32", 3, 3), ("float32", 7, 7), ("float32", 31, 31), ("float64", 5, 5), ("uint8", 3, 3))
+"""Windows whose weights are in registers, at the most, and beyond, which is a tall one."""
 
 
 class Variant(NamedTuple):

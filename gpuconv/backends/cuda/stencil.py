@@ -6,6 +6,7 @@ window's size (`stencil_kernels.correlation`), and compiles at the first use of 
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,8 @@ class Strips(NamedTuple):
     """Columns of a thread."""
     rows: int
     """Rows of a thread, one after another."""
+    tall: bool
+    """Whether a thread keeps the sums of all its rows, not of as many as the window has."""
 
     @property
     def threads(self) -> int:
@@ -54,19 +57,26 @@ class Strips(NamedTuple):
 
 _SHARED = 44 << 10
 """Bytes of shared memory that a tile with its halo may take."""
-_SIMULATED = Strips(2, 2, 2, 2)
+_TALL = 8
+"""Rows of a window from which on a thread keeps the sums of its strip, not of the window."""
+_SIMULATED = Strips(2, 2, 2, 2, tall=False)
 
 
-def strips_of(height: int, width: int, itemsize: int) -> Strips:
-    """Return how windows of a size are computed: as many rows of a thread as shared memory holds, up to 16."""
-    rows = 8 if height <= 5 else 16
-    while True:
-        strips = Strips(32, 4, 4, rows)
-        needed = (strips.tile_rows + height - 1) * (strips.tile_columns + width - 1) + height * width
-        tables = 8 * (strips.tile_rows + strips.tile_columns + height + width)
-        if needed * itemsize + tables <= _SHARED or rows == 1:
-            return strips
-        rows //= 2
+def strips_of(height: int, width: int, itemsize: int, *, simulated: bool = False) -> Strips:
+    """Return how windows of a size are computed: with the largest tile that shared memory holds."""
+    tall = height > _TALL
+    if simulated:
+        return _SIMULATED._replace(tall=tall)
+    fitting = Strips(32, 1, 1, 1, tall)
+    for columns, rows, strips in itertools.product((1, 2, 4), (8,) if tall else (4, 8, 16), (1, 2, 4)):
+        if height <= 5 and rows == 16:
+            continue
+        found = Strips(32, strips, columns, rows, tall)
+        needed = (found.tile_rows + height - 1) * (found.tile_columns + width - 1) + height * width
+        tables = 8 * (found.tile_rows + found.tile_columns + height + width)
+        if needed * itemsize + tables <= _SHARED:
+            fitting = max(fitting, found, key=lambda s: (s.threads * s.columns * s.rows, s.rows))
+    return fitting
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -127,8 +137,8 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: An
     if written.size == 0:
         return
     p, kinds = computed(call), scalars.of(call.dtype)
-    strips = _SIMULATED if device().simulated else strips_of(p.kernel[0], p.kernel[1], kinds.sums.itemsize)
-    kernel = stencil_kernels.correlation(kinds.kind, *p.kernel, strips)
+    strips = strips_of(*_window(p), kinds.sums.itemsize, simulated=device().simulated)
+    kernel = stencil_kernels.correlation(kinds.kind, *_window(p), strips)
     with memory.Job(read, w, written, bias) as job:
         weights = _packed(call, w, job) if packed is None else packed
         source, target = job.read(read, call.dtype), job.write(written, call.dtype)
@@ -141,6 +151,10 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: An
         for first in range(0, planes, launch.GRID_Y):
             grid = blocks, min(launch.GRID_Y, planes - first)
             job.launch(kernel, grid, strips.threads, source.data, weights, offset, target.data, fill, meta, first)
+
+
+def _window(p: ConvProblem) -> tuple[int, int]:
+    return p.kernel[0], p.kernel[1]
 
 
 def _numbers(

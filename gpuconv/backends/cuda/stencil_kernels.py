@@ -44,7 +44,8 @@ def correlation(kind: str, height: int, width: int, strips: Strips) -> Any:
     A block computes a tile of one plane, an output channel of an image: the grid's first axis counts tiles, its second
     planes from `first` on. The input of a tile with its halo is staged once. A thread slides down `strips.rows` rows
     of `strips.columns` columns: each row of inputs that it reads is added to all outputs whose window it is in,
-    whose sums stay in registers.
+    whose sums stay in registers. In the registers are the outputs of as many rows as the window has, of which the first
+    is finished by each row of inputs; or, for a window that is taller than the strip, those of the whole strip.
     """
     seen = scalars.of(kind)
     shared_type = scalars.numba_type(seen.sums)
@@ -54,9 +55,10 @@ def correlation(kind: str, height: int, width: int, strips: Strips) -> Any:
     threads = u32(strips.threads)
     tile_rows, tile_columns = strips.tile_rows, strips.tile_columns
     halo_rows, halo_columns = tile_rows + height - 1, tile_columns + width - 1
-    staged_size, taps, sums = halo_rows * halo_columns, height * width, height * columns
+    tall = strips.tall
+    staged_size, taps, sums = halo_rows * halo_columns, height * width, (own_rows if tall else height) * columns
     table_size = halo_rows + halo_columns
-    in_registers = taps <= 49
+    in_registers = taps <= 49 and not tall
 
     def kernel(x, w, bias, y, fill, meta, first):  # type: ignore[no-untyped-def]
         staged = cuda.shared.array(staged_size, shared_type)
@@ -119,32 +121,61 @@ def correlation(kind: str, height: int, width: int, strips: Strips) -> Any:
         out_base = n * u64(meta[OUT_BATCH]) + o * u64(meta[OUT_CHANNEL])
 
         below = u32(0)
-        while below < u32(own_rows + height - 1):
-            begin = u64(u32(u32(strip + below) * u32(halo_columns) + lane))
-            for t in range(width):
-                for c in range(columns):
-                    values[c] = staged[u64(begin + u64(c * lanes + t))]
-                for j in range(height):
-                    if in_registers:
-                        weight = weights[u64((height - 1 - j) * width) + u64(t)]
-                    else:
-                        weight = shared_weights[u64((height - 1 - j) * width) + u64(t)]
+        if tall:
+            while below < u32(own_rows + height - 1):
+                begin = u64(u32(u32(strip + below) * u32(halo_columns) + lane))
+                whole = below >= u32(own_rows - 1) and below < u32(height)
+                for t in range(width):
                     for c in range(columns):
-                        total[j * columns + c] += weight * values[c]
-            # The first sums have met all rows of their windows once this row is the last of one.
-            if below >= u32(height - 1):
-                out_row = row0 + i64(strip) + i64(u32(below - u32(height - 1)))
+                        values[c] = staged[u64(begin + u64(c * lanes + t))]
+                    at_w = u64(u64(u32(below * u32(width))) + u64(t))
+                    if whole:
+                        for r in range(own_rows):
+                            weight = shared_weights[u64(at_w - u64(r * width))]
+                            for c in range(columns):
+                                total[r * columns + c] += weight * values[c]
+                    else:
+                        for r in range(own_rows):
+                            if below >= u32(r) and below < u32(r + height):
+                                weight = shared_weights[u64(at_w - u64(r * width))]
+                                for c in range(columns):
+                                    total[r * columns + c] += weight * values[c]
+                below = u32(below + u32(1))
+            for r in range(own_rows):
+                out_row = row0 + i64(strip) + i64(r)
                 if out_row < rows:
                     for c in range(columns):
                         out_column = column0 + i64(lane) + i64(c * lanes)
                         if out_column < out_columns:
                             place = u64(out_row * row_stride + out_column * column_stride)
-                            y[u64(out_base + place)] = store(total[c] + offset)
-            for j in range(height - 1):
+                            y[u64(out_base + place)] = store(total[r * columns + c] + offset)
+        else:
+            while below < u32(own_rows + height - 1):
+                begin = u64(u32(u32(strip + below) * u32(halo_columns) + lane))
+                for t in range(width):
+                    for c in range(columns):
+                        values[c] = staged[u64(begin + u64(c * lanes + t))]
+                    for j in range(height):
+                        if in_registers:
+                            weight = weights[u64((height - 1 - j) * width) + u64(t)]
+                        else:
+                            weight = shared_weights[u64((height - 1 - j) * width) + u64(t)]
+                        for c in range(columns):
+                            total[j * columns + c] += weight * values[c]
+                # The first sums have met all rows of their windows once this row is the last of one.
+                if below >= u32(height - 1):
+                    out_row = row0 + i64(strip) + i64(u32(below - u32(height - 1)))
+                    if out_row < rows:
+                        for c in range(columns):
+                            out_column = column0 + i64(lane) + i64(c * lanes)
+                            if out_column < out_columns:
+                                place = u64(out_row * row_stride + out_column * column_stride)
+                                y[u64(out_base + place)] = store(total[c] + offset)
+                for j in range(height - 1):
+                    for c in range(columns):
+                        total[j * columns + c] = total[(j + 1) * columns + c]
                 for c in range(columns):
-                    total[j * columns + c] = total[(j + 1) * columns + c]
-            for c in range(columns):
-                total[(height - 1) * columns + c] = zero
-            below = u32(below + u32(1))
+                    total[(height - 1) * columns + c] = zero
+                below = u32(below + u32(1))
 
     return launch.compile_kernel(kernel)
