@@ -153,24 +153,25 @@ class CudaCost(NamedTuple):
 
 
 CUDA_COSTS: dict[str, CudaCost] = {
-    # Computed, not measured: no GPU has run this backend yet. `flops` is the share of multiply-adds among the
-    # instructions of the inner loop (docs/kernels_cuda_direct.md), less what waiting takes by estimate.
-    "direct": CudaCost(30e-6, 0.25, 0.4),
+    # Computed, not measured: no GPU has run this backend yet. `flops` is of all that the tiles compute, and of
+    # `implicit_gemm` and `stencil` the share of multiply-adds in the inner loop (docs/kernels_cuda.md) less waiting, by
+    # estimate; `direct` counts its other instructions itself.
+    "direct": CudaCost(30e-6, 0.5, 0.4),
     "implicit_gemm": CudaCost(30e-6, 0.55, 0.5),
-    "stencil": CudaCost(30e-6, 0.35, 0.7),
+    "stencil": CudaCost(30e-6, 0.4, 0.7),
 }
 
 CUDA_STENCIL_LIMITS = (32, 32)
 """The largest window, rows and columns, that the CUDA stencil takes: its sums are in registers."""
 
-CUDA_ARITHMETIC: dict[str, float] = {"float64": 2.0, "complex128": 2.0, "int64": 4.0}
-"""Cycles of one product for one of float32, by what sums are kept in; 2 is for GPUs made for computing."""
+CUDA_ARITHMETIC: dict[str, float] = {"float64": 2.0, "complex128": 2.0, "int64": 4.0, "uint64": 4.0}
+"""Cycles of one product for one of float32, by dtype; 2 is for GPUs made for computing."""
 
 
-def cuda_cost(algorithm: str, accumulator: str, flops: float, traffic: float, peak: float, bandwidth: float) -> float:
+def cuda_cost(algorithm: str, dtype: str, flops: float, traffic: float, peak: float, bandwidth: float) -> float:
     """Return the estimated seconds of so many operations and bytes on a GPU of such a peak."""
     constants = CUDA_COSTS[algorithm]
-    slower = CUDA_ARITHMETIC.get(accumulator, 1.0)
+    slower = CUDA_ARITHMETIC.get(dtype, 1.0)
     return constants.overhead + slower * flops / (constants.flops * peak) + traffic / (constants.bandwidth * bandwidth)
 
 

@@ -54,6 +54,23 @@ def test_a_faster_gpu_takes_less_time():
     assert seconds == sorted(seconds)
 
 
+CHOICES = (
+    ("implicit_gemm", (8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}, "float32"),
+    ("implicit_gemm", (8, 64, 56, 56), (128, 64, 3, 3), {"padding": 1, "stride": 2}, "float64"),
+    ("stencil", (1, 1, 2048, 2048), (1, 1, 3, 3), {"padding": 1}, "uint8"),
+    ("stencil", (1, 1, 2048, 2048), (1, 1, 31, 31), {"padding": 15}, "float32"),
+    ("stencil", (8, 96, 56, 56), (96, 1, 7, 7), {"padding": 3, "groups": 96}, "float32"),
+    ("direct", (8, 96, 56, 56), (96, 1, 3, 3), {"stride": 2, "groups": 96}, "float32"),
+    ("direct", (8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}, "complex64"),
+)
+
+
+@pytest.mark.parametrize(("algorithm", "x", "w", "arguments", "dtype"), CHOICES)
+def test_choices_for_an_h200(algorithm, x, w, arguments, dtype):
+    call = Call(ConvProblem.make(x, w, **arguments), "forward", dtype)
+    assert dispatch.explain(call, "cuda", device_name="h200").chosen.algorithm == algorithm
+
+
 def test_explain_refuses_unknown_gpus():
     x, w = np.ones((1, 1, 4)), np.ones((1, 1, 2))
     with pytest.raises(gpuconv.UnsupportedError, match="device='h300' is unknown; valid are 't4'"):

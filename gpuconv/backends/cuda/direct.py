@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv import tuning
-from gpuconv.backends.cuda import batches
-from gpuconv.backends.cuda.geometry import AxisStrides, axis_strides, computed
+from gpuconv.backends.cuda import batches, direct_gradient
+from gpuconv.backends.cuda.geometry import AxisStrides, axis_strides, bytes_of_a_sum, computed
 from gpuconv.dtypes import result_dtype, to_numpy
 from gpuconv.problem import AxisPhase, ConvProblem
 
@@ -48,8 +48,28 @@ def supports(call: Call, device: Device) -> str | None:
 
 
 def cost(call: Call, device: Device) -> float:
-    """Return estimated seconds."""
-    return tuning.cuda_cost("direct", call.accumulator, call.flops, call.bytes, device.flops, device.bandwidth)
+    """Return estimated seconds, of all that the tiles compute: for idle threads, too, and to stage and to address."""
+    parts, itemsize = (2 if call.is_complex else 1), bytes_of_a_sum(call)
+    if call.operation == "weight_gradient":
+        work = direct_gradient.work(call.problem, parts, tuning.CUDA_GRADIENT_TILES[itemsize])
+    else:
+        work = _work(computed(call), parts, tiles_of(call.dtype, itemsize))
+    return tuning.cuda_cost("direct", call.dtype, 2 * work, call.bytes, device.flops, device.bandwidth)
+
+
+def _work(p: ConvProblem, parts: int, tiles: tuple[CudaTile, ...]) -> float:
+    """Return the instructions of a lane, in products, that the forward convolution of a problem takes."""
+    missing, total = 3 - p.rank, 0.0
+    outputs = p.out_channels // p.groups * parts
+    for phase in p.all_phases:
+        axes = (*(_WHOLE_AXIS,) * missing, *phase)
+        spans = tuple(axis.taps[-1][1] - axis.taps[0][1] if axis.taps else 0 for axis in axes)
+        counts, advances = tuple(axis.count for axis in axes), tuple(axis.advance for axis in axes)
+        tiling = _tiling(counts, advances, spans, math.prod(len(axis.taps) for axis in axes), outputs, tiles)
+        sums = tiling.tile.positions_per_thread * tiling.tile.outputs_per_thread
+        loads = tiling.tile.positions_per_thread + tiling.tile.outputs_per_thread + 8
+        total += tiling.cost * (sums + loads) / sums
+    return total * p.in_channels * parts * p.batch
 
 
 def pack(call: Call, w: Array) -> Any:
@@ -67,7 +87,7 @@ def pack(call: Call, w: Array) -> Any:
 @batches.split
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: Any = None) -> None:
     """Write the array that the operation writes, every element of it."""
-    from gpuconv.backends.cuda import direct_gradient, memory
+    from gpuconv.backends.cuda import memory
 
     if call.operation == "weight_gradient":
         direct_gradient.run(call, x, w, y)

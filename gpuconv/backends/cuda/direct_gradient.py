@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
     from gpuconv.tuning import GradientTile
 
-__all__ = ["run", "tile_of"]
+__all__ = ["run", "tile_of", "work"]
 
 _SLICE_DEPTHS = 8
 """Staged parts of the sum that a slice has at least: a shorter one costs more to add than it computes."""
@@ -58,6 +58,15 @@ def tile_of(p: ConvProblem, parts: int, tiles: tuple[GradientTile, ...]) -> Grad
         return padded, -tile.rows_per_thread * tile.columns_per_thread
 
     return min(tiles, key=work)
+
+
+def work(p: ConvProblem, parts: int, tiles: tuple[GradientTile, ...]) -> float:
+    """Return the instructions of a lane, in products, that the gradient takes."""
+    rows, columns, length = _sizes(p, parts)
+    tile = tile_of(p, parts, tiles)
+    padded = -(-rows // tile.rows) * tile.rows * (-(-columns // tile.columns) * tile.columns)
+    sums = tile.rows_per_thread * tile.columns_per_thread
+    return p.groups * length * padded * (sums + tile.rows_per_thread + tile.columns_per_thread + 8) / sums
 
 
 def _sizes(p: ConvProblem, parts: int) -> tuple[int, int, int]:

@@ -8,7 +8,12 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
-__all__ = ["AxisStrides", "axis_strides", "computed"]
+__all__ = ["AxisStrides", "axis_strides", "bytes_of_a_sum", "computed"]
+
+
+def bytes_of_a_sum(call: Call) -> int:
+    """Return how many bytes a sum of real numbers has: integers of up to 32 bits are summed in 32."""
+    return 8 if call.dtype in ("float64", "complex128", "int64", "uint64") else 4
 
 
 def computed(call: Call) -> ConvProblem:

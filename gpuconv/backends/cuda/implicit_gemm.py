@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuconv import tuning
 from gpuconv.backends.cuda import batches
-from gpuconv.backends.cuda.geometry import axis_strides, computed
+from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, computed
 from gpuconv.dtypes import result_dtype, to_numpy
 from gpuconv.problem import AxisPhase
 
@@ -49,7 +49,7 @@ def supports(call: Call, device: Device) -> str | None:
 def cost(call: Call, device: Device) -> float:
     """Return estimated seconds: idle rows, columns and channels of the tiles are computed too."""
     p = computed(call)
-    tile = tile_of(p, tiles_of(call.dtype, 8 if call.accumulator in ("float64", "int64") else 4))
+    tile = tile_of(p, tiles_of(call.dtype, bytes_of_a_sum(call)))
     rows, columns, channels = p.gemm[0], p.gemm[1], p.in_channels // p.groups
     useful = max(rows * columns * channels, 1)
     done = _up(rows, tile.rows) * _up(columns, tile.columns) * _up(channels, tile.depth)
@@ -57,7 +57,7 @@ def cost(call: Call, device: Device) -> float:
     blocks = _up(rows, tile.rows) // tile.rows * (_up(columns, tile.columns) // tile.columns) * p.groups
     idle = max(device.multiprocessors / max(blocks, 1), 1.0)
     flops = call.flops * done / useful * idle
-    return tuning.cuda_cost("implicit_gemm", call.accumulator, flops, call.bytes, device.flops, device.bandwidth)
+    return tuning.cuda_cost("implicit_gemm", call.dtype, flops, call.bytes, device.flops, device.bandwidth)
 
 
 def _up(n: int, step: int) -> int:

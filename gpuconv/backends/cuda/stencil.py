@@ -13,7 +13,7 @@ import numpy as np
 
 from gpuconv import tuning
 from gpuconv.backends.cuda import batches
-from gpuconv.backends.cuda.geometry import axis_strides, computed
+from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, computed
 from gpuconv.dtypes import result_dtype, to_numpy
 
 if TYPE_CHECKING:
@@ -103,8 +103,13 @@ def supports(call: Call, device: Device) -> str | None:
 
 
 def cost(call: Call, device: Device) -> float:
-    """Return estimated seconds."""
-    return tuning.cuda_cost("stencil", call.accumulator, call.flops, call.bytes, device.flops, device.bandwidth)
+    """Return estimated seconds, of all that the tiles compute: for idle threads, too, and dropped at a strip's ends."""
+    p = computed(call)
+    strips = strips_of(*_window(p), bytes_of_a_sum(call))
+    tiles = -(-p.output[0] // strips.tile_rows) * -(-p.output[1] // strips.tile_columns) * p.batch * p.out_channels
+    slid = (strips.rows + p.kernel[0] - 1) * p.kernel[1] * (strips.rows if strips.tall else p.kernel[0])
+    flops = 2 * tiles * strips.threads * strips.columns * slid
+    return tuning.cuda_cost("stencil", call.dtype, flops, call.bytes, device.flops, device.bandwidth)
 
 
 def pack(call: Call, w: Array) -> Any:
