@@ -22,6 +22,7 @@ __all__ = [
     "CUDA_SIMULATOR_GRADIENT_TILES",
     "CUDA_SIMULATOR_TILES",
     "CUDA_STENCIL_LIMITS",
+    "CUDA_WINOGRAD_TEMPORARY",
     "Cost",
     "CudaCost",
     "CudaDevice",
@@ -158,11 +159,15 @@ CUDA_COSTS: dict[str, CudaCost] = {
     # estimate; `direct` counts its other instructions itself.
     "direct": CudaCost(30e-6, 0.5, 0.4),
     "implicit_gemm": CudaCost(30e-6, 0.55, 0.5),
+    "winograd": CudaCost(50e-6, 0.55, 0.6),
     "stencil": CudaCost(30e-6, 0.4, 0.7),
 }
 
 CUDA_STENCIL_LIMITS = (32, 32)
 """The largest window, rows and columns, that the CUDA stencil takes: its sums are in registers."""
+
+CUDA_WINOGRAD_TEMPORARY = 2 << 30
+"""Bytes that the CUDA backend's transformed arrays may take."""
 
 CUDA_ARITHMETIC: dict[str, float] = {"float64": 2.0, "complex128": 2.0, "int64": 4.0, "uint64": 4.0}
 """Cycles of one product for one of float32, by dtype; 2 is for GPUs made for computing."""

@@ -19,6 +19,7 @@ from gpuconv.backends.cuda import (
     scalars,
     stencil,
     stencil_kernels,
+    winograd_kernels,
 )
 
 KINDS = ("float32", "float16", "bfloat16", "float64", "int8", "uint8", "int16", "int32", "int64")
@@ -81,6 +82,16 @@ def variants(types):
             name = f"implicit_gemm {kind} {tile.rows}x{tile.columns}{' channels inside' * inside}"
             signature = (x, sums, y, y, getattr(types, seen.sums.name), numbers, types.int64)
             yield Variant(name, kernel, signature, tile.threads)
+    for kind in ("float32", "bfloat16"):
+        seen = scalars.of(kind)
+        x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
+        fill = getattr(types, seen.sums.name)
+        kernel = winograd_kernels.inputs(kind).py_func
+        yield Variant(f"winograd inputs {kind}", kernel, (x, sums, fill, numbers, types.int64), 256)
+        kernel = winograd_kernels.outputs(kind).py_func
+        yield Variant(f"winograd outputs {kind}", kernel, (sums, x, sums, y, y, fill, numbers, types.int64), 256)
+    kernel = winograd_kernels.weights("float32").py_func
+    yield Variant("winograd weights float32", kernel, (sums, sums, types.int64), 256)
     for kind, height, width in STENCILS:
         seen = scalars.of(kind)
         x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
