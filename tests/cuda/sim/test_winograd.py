@@ -38,9 +38,7 @@ def check(problem, operation, dtype, *, bias=False, strided=False):
     assert WINOGRAD.reason(call) is None
     actual = compute(WINOGRAD, call, "winograd", bias=bias, strided=strided)
     wanted = expected(call, "winograd", bias=bias)
-    # The transforms round some more than a sum of the same length.
-    relative, absolute = tolerance(dtype, reduction_length(problem, operation))
-    assert_close(actual, wanted, (relative, 2 * absolute))
+    assert_close(actual, wanted, tolerance(dtype, reduction_length(problem, operation)))
 
 
 @pytest.mark.parametrize("name", FORWARD)
