@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -25,6 +25,7 @@ __all__ = [
     "allocate",
     "check_bias",
     "check_home",
+    "check_host_out",
     "check_out",
     "give_back",
     "home",
@@ -202,6 +203,12 @@ def check_out(
         if _overlap(array, other):
             raise ValueError("out overlaps an input in memory; it must be an array of its own")
     return array
+
+
+def check_host_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array, ...]) -> Array:
+    """Return what `check_out` does, for what computes on the CPU only: an array in a GPU's memory is refused."""
+    check_home("cpu", out)
+    return cast("Array", check_out(out, shape, dtype, inputs))
 
 
 def _repeats(array: Array | DeviceArray) -> bool:

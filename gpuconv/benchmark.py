@@ -25,6 +25,8 @@ PEERS = {"torch": "torch", "scipy": "scipy", "opencv": "cv2"}
 """Libraries to compare with, and the modules that they are imported as."""
 _TURNS = 8
 """Times that each library is called upon in a case; it then runs for its share of the seconds."""
+_PATIENCE = 5.0
+"""Seconds, or ten times the seconds asked for, after which a library is called upon no more; twice at least."""
 
 
 class Row(NamedTuple):
@@ -98,6 +100,21 @@ class Report:
             return ""
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
         return f" (geometric mean of the ratios {mean:.2f})"
+
+    def markdown(self) -> str:
+        """Return the table in Markdown, one for each group."""
+        peers = [name for name in self.versions if name != OURS]
+        lines = ["# gpuconv beside other libraries", "", self.title, *([self.caution] if self.caution else [])]
+        for group in dict.fromkeys(row.group for row in self.rows):
+            heads = " | ".join(f"{name} ms" for name in (OURS, *peers))
+            lines += ["", f"## {group}", "", f"|  | {heads} | ratio |", "|---|" + "---:|" * (len(peers) + 2)]
+            for row in self.rows:
+                if row.group == group:
+                    times = (f"{row.seconds[name] * 1e3:.3g}" if name in row.seconds else "" for name in (OURS, *peers))
+                    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+                    mark = " (wrong result)" if row.wrong else ""
+                    lines.append(f"| {row.name}{mark} | {' | '.join(times)} | {ratio} |")
+        return "\n".join([*lines, "", "ratio: the fastest other library's time divided by gpuconv's.", ""])
 
     def json(self) -> str:
         """Return the figures as JSON."""
@@ -183,10 +200,13 @@ def _row(case: Any, modules: dict[str, Any], seconds: float) -> Row:
     results = {name: np.asarray(function()) for name, function in runs.items()}  # the first call compiles
     wrong = tuple(name for name in runs if name != OURS and not _agree(results[OURS], results[name]))
     del results
-    best = dict.fromkeys(runs, math.inf)
-    for _ in range(_TURNS):
+    best, spent = dict.fromkeys(runs, math.inf), dict.fromkeys(runs, 0.0)
+    for turn in range(_TURNS):
         for name, function in runs.items():
-            best[name] = min(best[name], _least(function, seconds / _TURNS))
+            if turn < 2 or spent[name] < max(_PATIENCE, 10 * seconds):
+                start = time.perf_counter()
+                best[name] = min(best[name], _least(function, seconds / _TURNS))
+                spent[name] += time.perf_counter() - start
     return Row(case.group, case.name, case.flops, best, wrong)
 
 

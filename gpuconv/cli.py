@@ -133,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--group", action="append", metavar="NAME", help="only this group of cases; may be repeated")
     bench.add_argument("--seconds", type=_positive, default=0.3, help="for each case and library (%(default)s)")
     bench.add_argument("--threads", type=int, metavar="N", help="threads of every library; gpuconv's own by default")
+    bench.add_argument(
+        "--functions",
+        action="store_true",
+        help="each function of ndimage and signal, on images of 512x512 to 8192x8192",
+    )
+    bench.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, as Markdown")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     bench.add_argument("--plot", type=Path, metavar="PNG", help="draw the ratios there")
     bench.set_defaults(run=_bench)
@@ -200,14 +206,19 @@ def _info(_: argparse.Namespace) -> int:
 
 def _bench(a: argparse.Namespace) -> int:
     from gpuconv import benchmark, benchmark_cuda, imaging
+    from gpuconv.benchmark_cases import CASES
+    from gpuconv.benchmark_functions import FUNCTIONS
     from gpuconv.errors import BackendUnavailableError
 
     on_gpu = a.backend == "cuda"
-    groups = (benchmark_cuda if on_gpu else benchmark).GROUPS
+    if on_gpu and a.functions:
+        raise _UsageError("--functions has no cases for --backend cuda")
+    cases = FUNCTIONS if a.functions else CASES
+    groups = benchmark_cuda.GROUPS if on_gpu else tuple(dict.fromkeys(case.group for case in cases))
     for name in a.group or ():
         if name not in groups:
             raise _UsageError(f"--group {name} is unknown; valid are {', '.join(groups)}")
-    for option, path in (("--json", a.json), ("--plot", a.plot)):
+    for option, path in (("--json", a.json), ("--plot", a.plot), ("--markdown", a.markdown)):
         if path is not None and not path.parent.is_dir():
             raise _UsageError(f"{option} {str(path)!r}: the folder {str(path.parent)!r} does not exist")
     try:
@@ -218,10 +229,12 @@ def _bench(a: argparse.Namespace) -> int:
         raise _UsageError(str(error)) from None
     chosen = tuple(a.group or groups)
     try:
-        report = benchmark_cuda.run(chosen, a.seconds) if on_gpu else benchmark.run(chosen, a.seconds, threads)
+        report = benchmark_cuda.run(chosen, a.seconds) if on_gpu else benchmark.run(chosen, a.seconds, threads, cases)
     except BackendUnavailableError as error:
         raise _UsageError(str(error)) from None
     print(report)
+    if a.markdown is not None:
+        a.markdown.write_text(report.markdown(), encoding="utf-8")
     if a.json is not None:
         a.json.write_text(report.json(), encoding="utf-8")
     if a.plot is not None:

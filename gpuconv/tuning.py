@@ -107,10 +107,10 @@ class WinogradCost(NamedTuple):
 
 
 CPU_WINOGRAD: dict[int, WinogradCost] = {
-    # Vector width in bits -> constants. 512: measured on two cores of an Emerald Rapids Xeon, 2026-11-22; the others
-    # are in proportion to the direct algorithm's.
+    # Vector width in bits -> constants. 512: measured on two cores of an Emerald Rapids Xeon, 2026-11-22; 256: rates of
+    # products and weights on two cores of a Zen 3 EPYC, 2026-11-25, the rest in proportion, as for 128.
     512: WinogradCost(25e-6, 175e9, 45e9, 8e9, 0.25e-9, 0.12e-9, 0.22e-9),
-    256: WinogradCost(25e-6, 85e9, 45e9, 8e9, 0.4e-9, 0.25e-9, 0.35e-9),
+    256: WinogradCost(25e-6, 88e9, 15e9, 8e9, 0.4e-9, 0.25e-9, 0.35e-9),
     128: WinogradCost(25e-6, 30e9, 20e9, 5e9, 1.0e-9, 0.6e-9, 0.8e-9),
 }
 

@@ -95,12 +95,14 @@ def _filters(dtype: str) -> int:
     weights, runs = random_array((3, 3), "float32"), 0
     for size in (12, 300):
         image = random_array((size, size), dtype)
-        for function, arguments in (
-            (ndimage.correlate, (weights,)), (ndimage.correlate1d, (weights[0],)), (ndimage.uniform_filter, (5,)),
-            (ndimage.gaussian_filter, (1.0,)), (ndimage.gaussian_filter, (6.0,)), (ndimage.sobel, ()),
+        for function, arguments, more in (
+            (ndimage.correlate, (weights,), {}), (ndimage.correlate1d, (weights[0],), {}),
+            (ndimage.uniform_filter, (5,), {}), (ndimage.gaussian_filter, (1.0,), {}),
+            (ndimage.gaussian_filter, (6.0,), {}), (ndimage.sobel, (), {}),
+            (ndimage.correlate, (weights,), {"precision": "highest"}), (ndimage.correlate, (weights,), {"step": 2}),
         ):  # fmt: skip
             try:
-                function(image, *arguments)
+                function(image, *arguments, **more)
             except (NotImplementedError, TypeError, RuntimeError):  # dtypes that SciPy does not filter either
                 continue
             runs += 1

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support import opened, python
 
-from gpuconv import benchmark, benchmark_cases, cli
+from gpuconv import benchmark, benchmark_cases, benchmark_functions, cli, ndimage, signal
 from gpuconv.benchmark import Report, Row
 from gpuconv.benchmark_cases import Case
 from gpuconv.workload import Workload
@@ -59,6 +59,16 @@ def test_the_libraries_agree(capsys: pytest.CaptureFixture[str]) -> None:
     for name, group in peers.items():
         if name in report.versions:
             assert any(name in row.seconds for row in report.rows if row.group == group)
+
+
+def test_the_libraries_agree_on_every_function() -> None:
+    cases = tuple(benchmark_functions._case(name, 48) for name in benchmark_functions._CALLS)
+    report = benchmark.run(("48x48",), 0.001, 1, cases)
+    assert [(row.name, row.wrong) for row in report.rows] == [(case.name, ()) for case in cases]
+    named = {case.name.split()[0] for case in cases}
+    asked = {*ndimage.__all__, *signal.__all__}
+    others = {"generic_laplace", "generic_gradient_magnitude", "convolve", "correlate"}  # by others' names or callbacks
+    assert asked - named == others - named | {"choose_conv_method", "correlation_lags"}
 
 
 def test_the_cases_cover_every_kind() -> None:
@@ -154,17 +164,29 @@ def test_the_picture() -> None:
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("PIL")
-    monkeypatch.setattr(benchmark, "run", lambda groups, seconds, threads: REPORT)
-    figures, picture = tmp_path / "figures.json", tmp_path / "bars.png"
-    assert cli.main(["bench", "--group", "3x3", "--json", str(figures), "--plot", str(picture)]) == 1
+    monkeypatch.setattr(benchmark, "run", lambda groups, seconds, threads, cases: REPORT)
+    figures, picture, page = tmp_path / "figures.json", tmp_path / "bars.png", tmp_path / "table.md"
+    files = ["--json", str(figures), "--plot", str(picture), "--markdown", str(page)]
+    assert cli.main(["bench", "--group", "3x3", *files]) == 1
     assert capsys.readouterr().out == f"{REPORT}\n"
     assert figures.read_text() == REPORT.json()
     assert opened(picture).size[0] > 800
+    lines = page.read_text().splitlines()
+    assert lines[4:8] == [
+        "## 3x3",
+        "",
+        "|  | gpuconv ms | torch ms | scipy ms | opencv ms | ratio |",
+        "|---|" + "---:|" * 5,
+    ]
+    assert "| ahead | 1 | 4 |  | 2 | 2.00 |" in lines
+    assert "| wrong (wrong result) | 1 |  | 3 |  | 3.00 |" in lines
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--functions", "--group", "3x3"], "--group 3x3 is unknown; valid are 512x512"),
+        (["--markdown", "none/table.md"], "--markdown 'none/table.md': the folder 'none' does not exist"),
         (["--group", "4x4"], "--group 4x4 is unknown; valid are 3x3"),
         (["--seconds", "0"], "'0' must be a number of seconds above 0"),
         (["--threads", "0"], "--threads 0 must be from 1 to 64"),

@@ -39,6 +39,25 @@ def test_every_height_of_kernel_and_remainder_of_rows(k: int) -> None:
         np.testing.assert_allclose(y[0, 0], definition(x[0, 0], w[0, 0], "nearest"), rtol=0, atol=bound)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", [5, 8, 9, 15, 17, 23, 33, 41, 57, 97])
+def test_zeros_beyond_the_ends_of_rows_of_any_width(width: int, dtype: str) -> None:
+    """Rows are read where they lie: any vector of a tile may leave them, on either side."""
+    generator = np.random.default_rng(width)
+    for k in (3, 5, 7, 15):
+        for before, after in ((k // 2, k // 2), (k - 1, 0), (0, k - 1), (17, 1)):
+            x = generator.standard_normal((2, 12, width)).astype(dtype)
+            w = generator.standard_normal((2, 1, 4, k)).astype(dtype)
+            if width + before + after < k:
+                continue
+            padding = (1, (before, after))
+            wide = np.pad(x, ((0, 0), (1, 1), (before, after)))
+            windows = np.lib.stride_tricks.sliding_window_view(wide, (4, k), axis=(1, 2))
+            wanted = np.einsum("cijab,cab->cij", windows.astype("d"), w[:, 0].astype("d"))
+            result = gpuconv.conv2d(x, w, padding=padding, groups=2, algorithm="stencil", backend="cpu")
+            np.testing.assert_allclose(result, wanted, rtol=0, atol=200 * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_borders_of_later_channels(stride: int) -> None:
     """A later channel is packed over the border of the one before."""

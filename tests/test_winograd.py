@@ -278,7 +278,6 @@ def test_reasons() -> None:
     for call, words in (
         (Call(square, "forward", "float32", "highest"), "precision"),
         (Call(square, "forward", "float64"), "float32"),
-        (Call(square, "weight_gradient", "float32"), "weight"),
         (Call(ConvProblem.make((1, 32, 9, 9), (32, 32, 3, 3), stride=3), "forward", "float32"), "kernel"),
         (Call(ConvProblem.make((1, 32, 99, 99), (32, 32, 40, 40)), "forward", "float32"), "kernel"),
         (Call(ConvProblem.make((1, 32, 9, 9), (32, 32, 2, 2), stride=2), "transposed", "float32"), "kernel"),

@@ -1,8 +1,15 @@
 """SciPy's linear filters: the names, signatures and semantics of `scipy.ndimage`, gpuconv's kernels below.
 
-Differences from SciPy, all in precision: float32 input with float32 output is computed in float32 (SciPy converts
-to float64), float16 and bfloat16 are taken, and computed in float32; everything else is computed in float64. Zero
-weights multiply too, so a NaN or infinity reaches every output whose weights lie over it.
+Differences from SciPy:
+
+- Filters of single precision are summed in float32 where that stays within a bound: `gpuconv.ndimage.precision` is the
+  policy. float16 and bfloat16 are taken; by `gpuconv.ndimage.gaussian_filter` with ``dtype="same"`` only.
+- Zero weights multiply too, so a NaN or infinity reaches every output whose weights lie over it.
+- Floats that an integer output cannot hold wrap around; in SciPy the processor decides. An integer result whose exact
+  value is whole may be one less in SciPy or here: rounding differs, and the fraction is cut. Gaussians are never less.
+
+Keyword-only additions, whose defaults are SciPy's behaviour: `step`, `bank`, `nan` and `mask`, `dtype`, `precision`,
+`backend`, `out`; and the mode "valid".
 
 The border "reflect" is SciPy's here: d c b a | a b c d. (In `gpuconv.conv2d` it is torch's: d c b | a b c d.)
 """

@@ -8,23 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuconv.ndimage.engine import (
-    Pass,
+from gpuconv.ndimage.arguments import (
     adopt,
     border,
     check_axes,
     check_axis,
+    check_centred,
     check_cval,
     check_origin,
-    correlate_into,
+    check_steps,
+    finish,
     per_axis,
     prepare_output,
-    run_passes,
 )
+from gpuconv.ndimage.engine import Filter, correlate_into
+from gpuconv.ndimage.missing import check_missing, present, run_present
+from gpuconv.ndimage.passes import Pass
+from gpuconv.ndimage.precision import How
+from gpuconv.ndimage.separable import filter_passes
 from gpuconv.ndimage.shared_docs import documented
 
 if TYPE_CHECKING:
-    from gpuconv.ndimage.engine import Array
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 __all__ = ["convolve", "convolve1d", "correlate", "correlate1d"]
 
@@ -39,24 +46,41 @@ def correlate(
     origin: Any = 0,
     *,
     axes: Any = None,
+    step: Any = 1,
+    bank: bool = False,
+    nan: str | None = None,
+    mask: Any = None,
+    dtype: Any = None,
+    precision: str = "high",
+    backend: str = "auto",
+    out: Any = None,
 ) -> Array:
     """Correlate an array with weights of the same rank; complex weights are conjugated.
 
-    y[i] = sum over t of x[i + t - k//2 - origin] * conj(weights[t])
+    y[i] = sum over t of x[i*step + t - k//2 - origin] * conj(weights[t])
 
     Parameters
     ----------
     <input>
     weights : array_like
-        One axis for each of `axes`; longer than 1 along at most three.
+        One axis for each of `axes`; fastest where at most three are longer than 1.
     <output>
     <mode>
     origin : int or sequence of int
         Shifts the filter: 0 centres it over the pixel, positive values move it to the left.
     axes : int or tuple of int, optional
         The axes to filter; all by default. The axes of `weights` meet them in increasing order.
+    step : int or sequence of int
+        Distance between outputs, in elements of the input; one for all of `axes` or one for each.
+    bank : bool
+        Whether `weights` are many filters at once, along one axis before the others. The result has that axis too,
+        before those of `input`.
+    <missing>
+    <how>
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -64,8 +88,14 @@ def correlate(
     >>> ndimage.correlate([[1, 2, 3], [4, 5, 6]], [[1, 1], [1, 1]], mode="constant")
     array([[ 1,  3,  5],
            [ 5, 12, 16]])
+    >>> ndimage.correlate([1, 2, 4, 8, 16], [[-1, 0, 1], [1, 1, 1]], mode="valid", bank=True)
+    array([[ 3,  6, 12],
+           [ 7, 14, 28]])
     """
-    return _correlate(input, weights, output, mode, cval, origin, axes, flip=False)
+    how = How.make(input, dtype, precision, backend)
+    return _correlate(
+        input, weights, output, mode, cval, origin, axes, step, bank, nan, mask, how, out, flip=False
+    )  # fmt: skip
 
 
 @documented
@@ -78,6 +108,14 @@ def convolve(
     origin: Any = 0,
     *,
     axes: Any = None,
+    step: Any = 1,
+    bank: bool = False,
+    nan: str | None = None,
+    mask: Any = None,
+    dtype: Any = None,
+    precision: str = "high",
+    backend: str = "auto",
+    out: Any = None,
 ) -> Array:
     """Convolve an array with weights of the same rank: `correlate` with the weights reversed along every axis.
 
@@ -85,63 +123,93 @@ def convolve(
     ----------
     <input>
     weights : array_like
-        One axis for each of `axes`; longer than 1 along at most three.
+        One axis for each of `axes`; fastest where at most three are longer than 1.
     <output>
     <mode>
     origin : int or sequence of int
         Shifts the filter: 0 centres it over the pixel, positive values move it to the right.
     axes : int or tuple of int, optional
         The axes to filter; all by default. The axes of `weights` meet them in increasing order.
+    step, bank
+        As for `correlate`.
+    <missing>
+    <how>
 
     <returns>
 
+    <raises>
+
     Examples
     --------
+    >>> import numpy as np
     >>> from gpuconv import ndimage
     >>> ndimage.convolve([0, 0, 1, 0, 0], [1, 2, 3])
     array([0, 1, 2, 3, 0])
+    >>> ndimage.convolve([1.0, np.nan, 3.0, 4.0], [0.25, 0.5, 0.25], nan="interpolate")
+    array([1.        , 2.        , 3.33333333, 3.75      ])
     """
-    return _correlate(input, weights, output, mode, cval, origin, axes, flip=True)
+    how = How.make(input, dtype, precision, backend)
+    return _correlate(input, weights, output, mode, cval, origin, axes, step, bank, nan, mask, how, out, flip=True)
 
 
 def _weights(weights: Any) -> Array:
-    array = adopt(weights)
-    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
+    array: Any = adopt(weights)
+    if hasattr(array, "get"):
+        # Weights are few, and looked at: a GPU's come to the host.
+        array = array.get()
+    wide: Array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
+    return wide
 
 
 def _correlate(
-    input: Any, weights: Any, output: Any, mode: str, cval: Any, origin: Any, axes: Any, *, flip: bool
-) -> Array:
+    input: Any, weights: Any, output: Any, mode: str, cval: Any, origin: Any, axes: Any, step: Any, bank: bool,
+    nan: str | None, mask: Any, how: How, out: Any, *, flip: bool,
+) -> Array:  # fmt: skip
     x, w = adopt(input), _weights(weights)
-    check_cval(cval, x)
+    check_cval(cval, x, w)
     axes = check_axes(axes, x.ndim)
-    if w.ndim != len(axes):
-        raise RuntimeError(f"weights.ndim ({w.ndim}) must match len(axes) ({len(axes)})")
+    if w.ndim - bank != len(axes):
+        more = "; with bank=True weights have one axis more" if bank or w.ndim == len(axes) + 1 else ""
+        raise RuntimeError(f"weights.ndim ({w.ndim}) must match len(axes) ({len(axes)}){more}")
     if not w.size:
         raise RuntimeError(f"weights has shape {w.shape}; it must have at least one element along every axis")
-    origins = per_axis("origin", origin, len(axes))
-    if w.ndim < x.ndim:
-        # As in SciPy, the axes of the weights go to the filtered axes in increasing order, the origins in their own.
-        origins = [shift for _, shift in sorted(zip(axes, origins, strict=True))]
-        axes = tuple(sorted(axes))
-    else:
-        axes = tuple(range(x.ndim))
-    w, origins = _flipped(w, origins) if flip else (w.conj(), origins)
-    origins = [check_origin(shift, k) for shift, k in zip(origins, w.shape, strict=True)]
     name = border(mode)
-    result = prepare_output(output, x, is_complex="c" in (x.dtype.kind, w.dtype.kind))
-    w = np.expand_dims(w, tuple(axis for axis in range(x.ndim) if axis not in axes))
-    shifts = [0] * x.ndim
-    for axis, shift in zip(axes, origins, strict=True):
-        shifts[axis] = shift
-    correlate_into(result, x, w, shifts, name, cval)
-    return result
+    check_centred(name, origin)
+    origins, steps = per_axis("origin", origin, len(axes)), check_steps(step, len(axes))
+    # As in SciPy, the axes of the weights go to the filtered axes in increasing order, origins and steps to their own;
+    # but where all are filtered, in the order of the axes.
+    if len(axes) == x.ndim:
+        axes = tuple(range(x.ndim))
+    ordered = sorted(zip(axes, origins, steps, strict=True))
+    kernel = w.shape[bank:]
+    shifts, strides, sizes = [0] * x.ndim, [1] * x.ndim, [1] * x.ndim
+    for (axis, shift, stride), k in zip(ordered, kernel, strict=True):
+        shifts[axis], strides[axis], sizes[axis] = operator.index(shift), stride, k
+    w = w.reshape(w.shape[0], *sizes) if bank else w.reshape(sizes)
+    if flip:
+        w, shifts = _flipped(w, shifts, bank=bank)
+    else:
+        w = w.conj()
+    origins = [check_origin(shift, k) for shift, k in zip(shifts, sizes, strict=True)]
+    f = Filter(w, tuple(origins), tuple(strides), name, bank=bank)
+    along = tuple(range(int(bank), w.ndim))
+    check_missing(nan, mask, x, lambda: (w.sum(along), np.abs(w).sum(along)))
+    is_complex = "c" in (x.dtype.kind, w.dtype.kind)
+    result = prepare_output(output, x, f.shape(x.shape), is_complex=is_complex, promotes=4, out=out)
+    there = present(x, nan, mask, cval)
+    if there is None:
+        correlate_into(result, x, f, cval, how)
+    else:
+        total = w.sum(along, keepdims=True)
+        run_present(x, there, total, nan, cval, result, how, lambda a, y, c, h: correlate_into(y, a, f, c, h))
+    return finish(result, output, out, input)
 
 
-def _flipped(w: Array, origins: Sequence[int]) -> tuple[Array, list[int]]:
+def _flipped(w: Array, origins: Sequence[int], *, bank: bool = False) -> tuple[Array, list[int]]:
     """Return the weights and origins of the correlation that a convolution is: an even kernel's centre moves by one."""
-    shifts = [-shift - (k % 2 == 0) for shift, k in zip(origins, w.shape, strict=True)]
-    return np.flip(w), shifts
+    sizes = w.shape[bank:]
+    shifts = [-shift - (k % 2 == 0) for shift, k in zip(origins, sizes, strict=True)]
+    return np.flip(w, tuple(range(int(bank), w.ndim))), shifts
 
 
 @documented
@@ -153,6 +221,14 @@ def correlate1d(
     mode: str = "reflect",
     cval: Any = 0.0,
     origin: int = 0,
+    *,
+    step: int = 1,
+    nan: str | None = None,
+    mask: Any = None,
+    dtype: Any = None,
+    precision: str = "high",
+    backend: str = "auto",
+    out: Any = None,
 ) -> Array:
     """Correlate an array along one axis; complex weights are conjugated.
 
@@ -166,8 +242,14 @@ def correlate1d(
     <mode>
     origin : int
         Shifts the filter: 0 centres it over the pixel, positive values move it to the left.
+    step : int
+        Distance between outputs along the axis, in elements of the input.
+    <missing>
+    <how>
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -175,7 +257,8 @@ def correlate1d(
     >>> ndimage.correlate1d([2, 8, 0, 4, 1, 9, 9, 0], weights=[1, 3])
     array([ 8, 26,  8, 12,  7, 28, 36,  9])
     """
-    return _correlate1d(input, weights, axis, output, mode, cval, origin, flip=False)
+    how = How.make(input, dtype, precision, backend)
+    return _correlate1d(input, weights, axis, output, mode, cval, origin, step, nan, mask, how, out, flip=False)
 
 
 @documented
@@ -187,6 +270,14 @@ def convolve1d(
     mode: str = "reflect",
     cval: Any = 0.0,
     origin: int = 0,
+    *,
+    step: int = 1,
+    nan: str | None = None,
+    mask: Any = None,
+    dtype: Any = None,
+    precision: str = "high",
+    backend: str = "auto",
+    out: Any = None,
 ) -> Array:
     """Convolve an array along one axis.
 
@@ -200,8 +291,14 @@ def convolve1d(
     <mode>
     origin : int
         Shifts the filter: 0 centres it over the pixel, positive values move it to the right.
+    step : int
+        Distance between outputs along the axis, in elements of the input.
+    <missing>
+    <how>
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -209,18 +306,22 @@ def convolve1d(
     >>> ndimage.convolve1d([2, 8, 0, 4, 1, 9, 9, 0], weights=[1, 3])
     array([14, 24,  4, 13, 12, 36, 27,  0])
     """
-    return _correlate1d(input, weights, axis, output, mode, cval, origin, flip=True)
+    how = How.make(input, dtype, precision, backend)
+    return _correlate1d(input, weights, axis, output, mode, cval, origin, step, nan, mask, how, out, flip=True)
 
 
 def _correlate1d(
-    input: Any, weights: Any, axis: int, output: Any, mode: str, cval: Any, origin: Any, *, flip: bool
-) -> Array:
+    input: Any, weights: Any, axis: int, output: Any, mode: str, cval: Any, origin: Any, step: int, nan: str | None,
+    mask: Any, how: How, out: Any, *, flip: bool,
+) -> Array:  # fmt: skip
     x, w = adopt(input), _weights(weights)
-    check_cval(cval, x)
+    check_cval(cval, x, w)
     if w.ndim != 1 or not w.size:
         raise RuntimeError(f"no filter weights given: weights has shape {w.shape}; it must have one axis, not empty")
     axis = check_axis(axis, x.ndim)
+    name = border(mode)
+    check_centred(name, origin)
     w, (shift,) = _flipped(w, [operator.index(origin)]) if flip else (w.conj(), [origin])
-    step = Pass(axis, w, border(mode), check_origin(shift, w.size))
-    result = prepare_output(output, x, is_complex="c" in (x.dtype.kind, w.dtype.kind))
-    return run_passes(x, [step], cval, result)
+    (stride,) = check_steps(step, 1)
+    single = Pass(axis, w, name, check_origin(shift, w.size), step=stride)
+    return filter_passes(input, x, [single], output, cval, nan, mask, how, out, promotes=5)

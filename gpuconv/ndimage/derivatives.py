@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuconv.ndimage.correlation import correlate1d
-from gpuconv.ndimage.engine import (
-    Pass,
+from gpuconv.ndimage.arguments import (
     adopt,
     border,
     check_axes,
     check_axis,
+    finish,
     per_axis,
     prepare_output,
-    run_passes,
 )
+from gpuconv.ndimage.correlation import correlate1d
+from gpuconv.ndimage.passes import Pass
+from gpuconv.ndimage.precision import How
+from gpuconv.ndimage.separable import filter_passes
 from gpuconv.ndimage.shared_docs import documented
 from gpuconv.ndimage.smoothing import gaussian_filter
 
 if TYPE_CHECKING:
-    from gpuconv.ndimage.engine import Array
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 __all__ = [
     "gaussian_gradient_magnitude",
@@ -37,7 +41,18 @@ __all__ = [
 
 
 @documented
-def prewitt(input: Any, axis: int = -1, output: Any = None, mode: Any = "reflect", cval: Any = 0.0) -> Array:
+def prewitt(
+    input: Any,
+    axis: int = -1,
+    output: Any = None,
+    mode: Any = "reflect",
+    cval: Any = 0.0,
+    *,
+    dtype: Any = None,
+    precision: str = "high",
+    backend: str = "auto",
+    out: Any = None,
+) -> Array:
     """Take the difference along one axis and the sum of three elements along every other: Prewitt's filter.
 
     Parameters
@@ -46,8 +61,11 @@ def prewitt(input: Any, axis: int = -1, output: Any = None, mode: Any = "reflect
     axis : int
     <output>
     <modes>
+    <how>
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -58,11 +76,23 @@ def prewitt(input: Any, axis: int = -1, output: Any = None, mode: Any = "reflect
            [18., 18., 18.],
            [ 9.,  9.,  9.]])
     """
-    return _edge(input, axis, output, mode, cval, [1.0, 1.0, 1.0])
+    how = How.make(input, dtype, precision, backend)
+    return _edge(input, axis, output, mode, cval, [1.0, 1.0, 1.0], how, out)
 
 
 @documented
-def sobel(input: Any, axis: int = -1, output: Any = None, mode: Any = "reflect", cval: Any = 0.0) -> Array:
+def sobel(
+    input: Any,
+    axis: int = -1,
+    output: Any = None,
+    mode: Any = "reflect",
+    cval: Any = 0.0,
+    *,
+    dtype: Any = None,
+    precision: str = "high",
+    backend: str = "auto",
+    out: Any = None,
+) -> Array:
     """Take the difference along one axis and smooth by 1, 2, 1 along every other: Sobel's filter.
 
     Parameters
@@ -71,8 +101,11 @@ def sobel(input: Any, axis: int = -1, output: Any = None, mode: Any = "reflect",
     axis : int
     <output>
     <modes>
+    <how>
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -83,16 +116,19 @@ def sobel(input: Any, axis: int = -1, output: Any = None, mode: Any = "reflect",
            [4., 8., 4.],
            [4., 8., 4.]])
     """
-    return _edge(input, axis, output, mode, cval, [1.0, 2.0, 1.0])
+    how = How.make(input, dtype, precision, backend)
+    return _edge(input, axis, output, mode, cval, [1.0, 2.0, 1.0], how, out)
 
 
-def _edge(input: Any, axis: int, output: Any, mode: Any, cval: Any, smoothing: Sequence[float]) -> Array:
+def _edge(
+    input: Any, axis: int, output: Any, mode: Any, cval: Any, smoothing: Sequence[float], how: How, out: Any
+) -> Array:
     x = adopt(input)
     axis = check_axis(axis, x.ndim)
     modes = [border(name) for name in per_axis("mode", mode, x.ndim)]
     passes = [Pass(axis, np.array([-1.0, 0.0, 1.0]), modes[axis])]
     passes += [Pass(other, np.array(smoothing), modes[other]) for other in range(x.ndim) if other != axis]
-    return run_passes(x, passes, cval, prepare_output(output, x, is_complex=x.dtype.kind == "c"))
+    return filter_passes(input, x, passes, output, cval, None, None, how, out)
 
 
 @documented
@@ -106,6 +142,7 @@ def generic_laplace(
     extra_keywords: dict[str, Any] | None = None,
     *,
     axes: Any = None,
+    out: Any = None,
 ) -> Array:
     """Sum a second derivative over the axes.
 
@@ -120,8 +157,12 @@ def generic_laplace(
     extra_arguments : tuple
     extra_keywords : dict, optional
     <axes>
+    out : array, optional
+        Written and returned, in place of `output`.
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -132,7 +173,7 @@ def generic_laplace(
     >>> ndimage.generic_laplace(np.array([0.0, 1.0, 4.0, 9.0, 16.0]), second)
     array([ 1.,  2.,  2.,  2., -7.])
     """
-    x, result, axes, modes = _prepared(input, output, mode, axes)
+    x, result, axes, modes = _prepared(input, output, mode, axes, out)
     keywords = extra_keywords or {}
     if not axes:
         result[...] = x
@@ -141,7 +182,7 @@ def generic_laplace(
             derivative2(x, axis, result, name, cval, *extra_arguments, **keywords)
         else:
             result += derivative2(x, axis, result.dtype, name, cval, *extra_arguments, **keywords)
-    return result
+    return finish(result, output, out, input)
 
 
 @documented
@@ -155,6 +196,7 @@ def generic_gradient_magnitude(
     extra_keywords: dict[str, Any] | None = None,
     *,
     axes: Any = None,
+    out: Any = None,
 ) -> Array:
     """Take the root of the sum of a first derivative's squares over the axes.
 
@@ -169,8 +211,12 @@ def generic_gradient_magnitude(
     extra_arguments : tuple
     extra_keywords : dict, optional
     <axes>
+    out : array, optional
+        Written and returned, in place of `output`.
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -181,11 +227,11 @@ def generic_gradient_magnitude(
            [3.16, 0.  , 3.16],
            [1.41, 3.16, 2.83]])
     """
-    x, result, axes, modes = _prepared(input, output, mode, axes)
+    x, result, axes, modes = _prepared(input, output, mode, axes, out)
     keywords = extra_keywords or {}
     if not axes:
         result[...] = x
-        return result
+        return finish(result, output, out, input)
     for axis, name in zip(axes, modes, strict=True):
         if axis == axes[0]:
             derivative(x, axis, result, name, cval, *extra_arguments, **keywords)
@@ -193,20 +239,36 @@ def generic_gradient_magnitude(
         else:
             part = derivative(x, axis, result.dtype, name, cval, *extra_arguments, **keywords)
             result += np.multiply(part, part, out=part)
-    return np.sqrt(result, out=result, casting="unsafe")
+    np.sqrt(result, out=result, casting="unsafe")
+    return finish(result, output, out, input)
 
 
-def _prepared(input: Any, output: Any, mode: Any, axes: Any) -> tuple[Array, Array, tuple[int, ...], list[Any]]:
+def _prepared(
+    input: Any, output: Any, mode: Any, axes: Any, out: Any
+) -> tuple[Array, Array, tuple[int, ...], list[Any]]:
     """Return the input, an output that does not overlap it, the axes and their modes."""
     x = adopt(input)
     axes = check_axes(axes, x.ndim)
     modes = per_axis("mode", mode, len(axes))
-    result = prepare_output(output, x)
+    if "valid" in modes:
+        raise ValueError(f"mode={mode!r}: the 'valid' results along different axes differ in shape; name a border")
+    result = prepare_output(output, x, x.shape, is_complex=x.dtype.kind == "c", out=out)
     return (x.copy() if np.may_share_memory(x, result) else x), result, axes, modes
 
 
 @documented
-def laplace(input: Any, output: Any = None, mode: Any = "reflect", cval: Any = 0.0, *, axes: Any = None) -> Array:
+def laplace(
+    input: Any,
+    output: Any = None,
+    mode: Any = "reflect",
+    cval: Any = 0.0,
+    *,
+    axes: Any = None,
+    dtype: Any = None,
+    precision: str = "high",
+    backend: str = "auto",
+    out: Any = None,
+) -> Array:
     """Sum the second differences along the axes.
 
     Parameters
@@ -215,8 +277,11 @@ def laplace(input: Any, output: Any = None, mode: Any = "reflect", cval: Any = 0
     <output>
     <modes>
     <axes>
+    <how>
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -227,11 +292,12 @@ def laplace(input: Any, output: Any = None, mode: Any = "reflect", cval: Any = 0
            [ 2., -4.,  2.],
            [ 0.,  2., -2.]])
     """
-    return generic_laplace(input, _second_difference, output, mode, cval, axes=axes)
+    how = {"dtype": dtype, "precision": precision, "backend": backend}
+    return generic_laplace(input, _second_difference, output, mode, cval, (), how, axes=axes, out=out)
 
 
-def _second_difference(input: Any, axis: int, output: Any, mode: str, cval: Any) -> Array:
-    return correlate1d(input, [1.0, -2.0, 1.0], axis, output, mode, cval)
+def _second_difference(input: Any, axis: int, output: Any, mode: str, cval: Any, **how: Any) -> Array:
+    return correlate1d(input, [1.0, -2.0, 1.0], axis, output, mode, cval, **how)
 
 
 @documented
@@ -243,6 +309,7 @@ def gaussian_laplace(
     cval: Any = 0.0,
     *,
     axes: Any = None,
+    out: Any = None,
     **kwargs: Any,
 ) -> Array:
     """Sum the second derivatives of a Gaussian along the axes: `laplace` of the smoothed input.
@@ -255,10 +322,14 @@ def gaussian_laplace(
     <output>
     <modes>
     <axes>
+    out : array, optional
+        Written and returned, in place of `output`.
     **kwargs
-        Passed to `gaussian_filter`.
+        Passed to `gaussian_filter`: `truncate`, `radius`, `dtype`, `precision`, `backend`.
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -271,11 +342,14 @@ def gaussian_laplace(
     """
     x = adopt(input)
     filtered = check_axes(axes, x.ndim)
-    widths = [0.0] * x.ndim
-    for axis, width in zip(filtered, per_axis("sigma", sigma, len(filtered)), strict=True):
-        widths[axis] = width
+    widths = per_axis("sigma", sigma, len(filtered))
+    if len(filtered) < x.ndim:
+        # As in SciPy; where all axes are filtered the widths stay in the order of the input's axes.
+        given, widths = widths, [0.0] * x.ndim
+        for axis, width in zip(filtered, given, strict=True):
+            widths[axis] = width
     second = functools.partial(_gaussian_derivative, derivative=2)
-    return generic_laplace(x, second, output, mode, cval, (widths,), kwargs, axes=axes)
+    return generic_laplace(input, second, output, mode, cval, (widths,), kwargs, axes=axes, out=out)
 
 
 @documented
@@ -287,6 +361,7 @@ def gaussian_gradient_magnitude(
     cval: Any = 0.0,
     *,
     axes: Any = None,
+    out: Any = None,
     **kwargs: Any,
 ) -> Array:
     """Take the magnitude of the gradient by a Gaussian's first derivatives.
@@ -299,10 +374,14 @@ def gaussian_gradient_magnitude(
     <output>
     <modes>
     <axes>
+    out : array, optional
+        Written and returned, in place of `output`.
     **kwargs
-        Passed to `gaussian_filter`.
+        Passed to `gaussian_filter`: `truncate`, `radius`, `dtype`, `precision`, `backend`.
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -314,7 +393,7 @@ def gaussian_gradient_magnitude(
            [0.13, 0.2 , 0.15]])
     """
     first = functools.partial(_gaussian_derivative, derivative=1)
-    return generic_gradient_magnitude(input, first, output, mode, cval, (sigma,), kwargs, axes=axes)
+    return generic_gradient_magnitude(input, first, output, mode, cval, (sigma,), kwargs, axes=axes, out=out)
 
 
 def _gaussian_derivative(

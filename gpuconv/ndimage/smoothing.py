@@ -8,21 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuconv.ndimage.engine import (
-    Pass,
+from gpuconv.dtypes import name_of
+from gpuconv.ndimage.arguments import (
     adopt,
     border,
     check_axes,
     check_axis,
+    check_centred,
     check_origin,
+    check_steps,
     per_axis,
-    prepare_output,
-    run_passes,
 )
+from gpuconv.ndimage.passes import Pass
+from gpuconv.ndimage.precision import How
+from gpuconv.ndimage.separable import filter_passes
 from gpuconv.ndimage.shared_docs import documented
 
 if TYPE_CHECKING:
-    from gpuconv.ndimage.engine import Array
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 __all__ = ["gaussian_filter", "gaussian_filter1d", "gaussian_weights", "uniform_filter", "uniform_filter1d"]
 
@@ -41,13 +46,13 @@ def gaussian_weights(sigma: float, order: int, radius: int) -> Array:
     return (q(x) * weights)[::-1]
 
 
-def _gaussian_pass(axis: int, sigma: Any, order: Any, mode: str, truncate: float, radius: Any) -> Pass:
+def _gaussian_pass(axis: int, sigma: Any, order: Any, mode: str, truncate: float, radius: Any, step: int) -> Pass:
     reach = int(truncate * float(sigma) + 0.5) if radius is None else radius
     if not isinstance(reach, numbers.Integral) or reach < 0:
         raise ValueError(f"radius={reach!r}: Radius must be a nonnegative integer.")
     if order < 0:
         raise ValueError(f"order={order!r}: order must be non-negative")
-    return Pass(axis, gaussian_weights(float(sigma), order, int(reach)), mode)
+    return Pass(axis, gaussian_weights(float(sigma), order, int(reach)), mode, step=step)
 
 
 @documented
@@ -62,6 +67,13 @@ def gaussian_filter1d(
     truncate: float = 4.0,
     *,
     radius: int | None = None,
+    step: int = 1,
+    nan: str | None = None,
+    mask: Any = None,
+    dtype: Any = None,
+    precision: str = "high",
+    backend: str = "auto",
+    out: Any = None,
 ) -> Array:
     """Filter an array along one axis with a Gaussian or a derivative of one.
 
@@ -79,8 +91,14 @@ def gaussian_filter1d(
         The weights reach round(truncate * sigma) elements to each side.
     radius : int, optional
         How far they reach, in place of `truncate`.
+    step : int
+        Distance between outputs along the axis, in elements of the input.
+    <missing>
+    <how>
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -88,9 +106,10 @@ def gaussian_filter1d(
     >>> ndimage.gaussian_filter1d([1.0, 2.0, 3.0, 4.0, 5.0], 1).round(6)
     array([1.427041, 2.067822, 3.      , 3.932178, 4.572959])
     """
-    x = adopt(input)
-    step = _gaussian_pass(check_axis(axis, x.ndim), sigma, order, border(mode), truncate, radius)
-    return run_passes(x, [step], cval, prepare_output(output, x, is_complex=x.dtype.kind == "c"))
+    x, how = adopt(input), How.make(input, dtype, precision, backend)
+    (stride,) = check_steps(step, 1)
+    single = _gaussian_pass(check_axis(axis, x.ndim), sigma, order, border(mode), truncate, radius, stride)
+    return filter_passes(input, x, [single], output, cval, nan, mask, how, out, promotes=4)
 
 
 @documented
@@ -105,6 +124,13 @@ def gaussian_filter(
     *,
     radius: Any = None,
     axes: Any = None,
+    step: Any = 1,
+    nan: str | None = None,
+    mask: Any = None,
+    dtype: Any = None,
+    precision: str = "high",
+    backend: str = "auto",
+    out: Any = None,
 ) -> Array:
     """Filter an array with a Gaussian or its derivatives, one axis after the other.
 
@@ -122,12 +148,20 @@ def gaussian_filter(
     radius : int or sequence of int, optional
         How far they reach, in place of `truncate`.
     <axes>
+    step : int or sequence of int
+        Distance between outputs, in elements of the input: ``step=2`` halves an image, filtering only what it keeps.
+    <missing>
+    <how>
 
     <returns>
 
+    <raises>
+    RuntimeError
+        For float16 and bfloat16, as in SciPy, unless ``dtype="same"``.
+
     Notes
     -----
-    Between two axes the values have the output's dtype: for integers ask for a floating `output`.
+    Between two axes the values have the output's dtype, as in SciPy: for integers ask for a floating `output`.
 
     Examples
     --------
@@ -138,7 +172,10 @@ def gaussian_filter(
            [0.329, 0.342, 0.329],
            [0.168, 0.329, 0.502]])
     """
-    x = adopt(input)
+    x, how = adopt(input), How.make(input, dtype, precision, backend)
+    if name_of(x.dtype) in ("float16", "bfloat16") and how.dtype is None:
+        # SciPy's own tests hold this function to it.
+        raise RuntimeError(f"input has dtype {name_of(x.dtype)}, which is taken with dtype='same' only")
     axes = check_axes(axes, x.ndim)
     count = len(axes)
     columns = (
@@ -146,13 +183,16 @@ def gaussian_filter(
         per_axis("order", order, count),
         per_axis("mode", mode, count),
         per_axis("radius", radius, count),
+        check_steps(step, count),
     )
     passes = [
-        _gaussian_pass(axis, width, derivative, border(name), truncate, reach)
-        for axis, width, derivative, name, reach in zip(axes, *columns, strict=True)
+        _gaussian_pass(axis, width, derivative, border(name), truncate, reach, stride)
         if width > 1e-15
+        else Pass(axis, np.ones(1), border(name), step=stride)
+        for axis, width, derivative, name, reach, stride in zip(axes, *columns, strict=True)
+        if width > 1e-15 or stride > 1
     ]
-    return run_passes(x, passes, cval, prepare_output(output, x, is_complex=x.dtype.kind == "c"))
+    return filter_passes(input, x, passes, output, cval, nan, mask, how, out)
 
 
 @documented
@@ -164,6 +204,14 @@ def uniform_filter1d(
     mode: str = "reflect",
     cval: Any = 0.0,
     origin: int = 0,
+    *,
+    step: int = 1,
+    nan: str | None = None,
+    mask: Any = None,
+    dtype: Any = None,
+    precision: str = "high",
+    backend: str = "auto",
+    out: Any = None,
 ) -> Array:
     """Replace each element by the mean of `size` elements along one axis.
 
@@ -176,8 +224,14 @@ def uniform_filter1d(
     <mode>
     origin : int
         Shifts the filter: 0 centres it over the pixel, positive values move it to the left.
+    step : int
+        Distance between outputs along the axis, in elements of the input.
+    <missing>
+    <how>
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -185,16 +239,18 @@ def uniform_filter1d(
     >>> ndimage.uniform_filter1d([2, 8, 0, 4, 1, 9, 9, 0], size=3)
     array([4, 3, 4, 1, 4, 6, 6, 3])
     """
-    x = adopt(input)
-    step = _uniform_pass(check_axis(axis, x.ndim), operator.index(size), border(mode), origin)
-    return run_passes(x, [step], cval, prepare_output(output, x, is_complex=x.dtype.kind == "c"))
+    x, how = adopt(input), How.make(input, dtype, precision, backend)
+    (stride,) = check_steps(step, 1)
+    single = _uniform_pass(check_axis(axis, x.ndim), operator.index(size), border(mode), origin, stride)
+    return filter_passes(input, x, [single], output, cval, nan, mask, how, out, promotes=4)
 
 
-def _uniform_pass(axis: int, size: int, mode: str, origin: Any) -> Pass:
+def _uniform_pass(axis: int, size: int, mode: str, origin: Any, step: int) -> Pass:
     if size < 1:
         raise RuntimeError(f"size={size}: incorrect filter size; it must be at least 1")
+    check_centred(mode, origin)
     # Sums of integers are exact, and so are the means that are integers; weights of 1/size would fall short of them.
-    return Pass(axis, np.ones(size), mode, check_origin(origin, size), float(size))
+    return Pass(axis, np.ones(size), mode, check_origin(origin, size), float(size), step)
 
 
 @documented
@@ -207,6 +263,13 @@ def uniform_filter(
     origin: Any = 0,
     *,
     axes: Any = None,
+    step: Any = 1,
+    nan: str | None = None,
+    mask: Any = None,
+    dtype: Any = None,
+    precision: str = "high",
+    backend: str = "auto",
+    out: Any = None,
 ) -> Array:
     """Replace each element by the mean of a box, one axis after the other.
 
@@ -220,8 +283,14 @@ def uniform_filter(
     origin : int or sequence of int
         Shifts the filter: 0 centres it over the pixel, positive values move it to the left.
     <axes>
+    step : int or sequence of int
+        Distance between outputs, in elements of the input.
+    <missing>
+    <how>
 
     <returns>
+
+    <raises>
 
     Examples
     --------
@@ -232,13 +301,18 @@ def uniform_filter(
            [3., 3., 3.],
            [1., 3., 5.]])
     """
-    x = adopt(input)
+    x, how = adopt(input), How.make(input, dtype, precision, backend)
     axes = check_axes(axes, x.ndim)
     count = len(axes)
-    columns = (per_axis("size", size, count), per_axis("mode", mode, count), per_axis("origin", origin, count))
+    columns = (
+        per_axis("size", size, count),
+        per_axis("mode", mode, count),
+        per_axis("origin", origin, count),
+        check_steps(step, count),
+    )
     passes = [
-        _uniform_pass(axis, int(k), border(name), shift)
-        for axis, k, name, shift in zip(axes, *columns, strict=True)
-        if k > 1
+        _uniform_pass(axis, max(int(k), 1), border(name), shift if k > 1 else 0, stride)
+        for axis, k, name, shift, stride in zip(axes, *columns, strict=True)
+        if k > 1 or stride > 1
     ]
-    return run_passes(x, passes, cval, prepare_output(output, x, is_complex=x.dtype.kind == "c"))
+    return filter_passes(input, x, passes, output, cval, nan, mask, how, out, promotes=4)

@@ -8,12 +8,16 @@ Differences from SciPy:
 - A NaN or infinity reaches only the outputs whose sum holds it.
 - float32 is computed in float32, float16 and bfloat16 too.
 - ``boundary="reflect"``, which SciPy takes and treats as "fill", is an error.
+
+Keyword-only additions, whose defaults are SciPy's behaviour: `axes`, with broadcasting along the others, `step`,
+`precision` (for `convolve` and `correlate` that is `method`), `backend` and `out`.
 """
 
 from __future__ import annotations
 
 from gpuconv.signal.choice import choose_conv_method, correlation_lags
-from gpuconv.signal.convolution import convolve, convolve2d, correlate, correlate2d, fftconvolve, oaconvolve
+from gpuconv.signal.convolution import convolve, correlate, fftconvolve, oaconvolve
+from gpuconv.signal.planes import convolve2d, correlate2d
 
 __all__ = [
     "choose_conv_method",

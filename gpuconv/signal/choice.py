@@ -72,6 +72,11 @@ def choose_conv_method(in1: Any, in2: Any, mode: str = "full", measure: bool = F
     times : dict
         Seconds of each method, only with `measure`.
 
+    Raises
+    ------
+    ValueError
+        For an unknown `mode` or an empty array.
+
     Examples
     --------
     >>> import numpy as np
@@ -80,6 +85,10 @@ def choose_conv_method(in1: Any, in2: Any, mode: str = "full", measure: bool = F
     'direct'
     """
     volume, kernel = adopt(in1), adopt(in2)
+    if mode not in ("full", "same", "valid"):
+        raise ValueError(f"mode={mode!r}: Acceptable mode flags are 'valid', 'same', or 'full'")
+    if not volume.size or not kernel.size:
+        raise ValueError(f"in1 has shape {volume.shape} and in2 {kernel.shape}; neither may be empty")
     if measure:
         from gpuconv.signal.convolution import convolve
 

@@ -1,44 +1,51 @@
-"""The functions of `scipy.signal` that convolve."""
+"""The functions of `scipy.signal` that convolve along any axes."""
 
 from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuconv import arrays
 from gpuconv.signal.engine import (
+    MODES,
+    How,
     Output,
     adopt,
+    check_plain,
     convolve_axes,
     convolve_lines,
     is_foreign,
     outputs_of,
+    reversed_conjugate,
     scipys,
     swap_needed,
+    target_of,
+    with_steps,
 )
 
 if TYPE_CHECKING:
     from gpuconv.signal.engine import Array
 
-__all__ = ["convolve", "convolve2d", "correlate", "correlate2d", "fftconvolve", "oaconvolve"]
+__all__ = ["convolve", "correlate", "fftconvolve", "oaconvolve"]
 
-_MODES = ("valid", "same", "full")
 _PRECISION = {"auto": "high", "fft": "high", "direct": "highest"}
-_BOUNDARIES = {
-    "fill": "zeros",
-    "pad": "zeros",
-    "wrap": "wrap",
-    "circular": "wrap",
-    "symm": "symmetric",
-    "symmetric": "symmetric",
-}
 
 
-def convolve(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> Any:
+def convolve(
+    in1: Any,
+    in2: Any,
+    mode: str = "full",
+    method: str = "auto",
+    *,
+    axes: Any = None,
+    step: Any = 1,
+    backend: str = "auto",
+    out: Any = None,
+) -> Any:
     """Convolve two arrays of equal rank.
 
     y[j] = sum over t of in1[j - t] * in2[t]
@@ -53,6 +60,15 @@ def convolve(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> An
     method : {"auto", "direct", "fft"}
         "direct" multiplies and adds without any transform; "auto" and "fft" allow one where it is cheaper. Integers
         are exact with all three.
+    axes : int or iterable of int, optional
+        The axes to convolve along; all by default. Along the others sizes must be equal or 1, and are broadcast: many
+        signals and many kernels in one call.
+    step : int or sequence of int
+        Distance between the elements of `mode`'s result that are computed; for all of `axes` or one for each.
+    backend : {"auto", "cpu", "cuda"}
+        Where to compute; "auto" follows the arrays.
+    out : array, optional
+        Of the result's shape and dtype, not overlapping an input: written and returned.
 
     Returns
     -------
@@ -62,7 +78,9 @@ def convolve(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> An
     Raises
     ------
     ValueError
-        If ranks differ, an array is empty, or `mode` or `method` is unknown.
+        If ranks differ, an array is empty, `mode` or `method` is unknown, or `axes`, `step` or `out` do not fit.
+    DtypeError
+        For a dtype that is no number, or an addition to SciPy's arguments where SciPy computes.
 
     See Also
     --------
@@ -73,17 +91,30 @@ def convolve(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> An
     >>> from gpuconv import signal
     >>> signal.convolve([1, 2, 3], [0, 1, 2])
     array([0, 1, 4, 7, 6])
+    >>> signal.convolve([[1, 2, 3, 4]], [[1, 1], [1, -1]], "valid", axes=1, step=2)
+    array([[3, 7],
+           [1, 1]])
     """
     a, b = adopt(in1), adopt(in2)
-    return _convolve(a, b, mode, method, "convolve", in1)
+    return _convolve(a, b, mode, method, "convolve", in1, axes, step, backend, out)
 
 
-def correlate(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> Any:
+def correlate(
+    in1: Any,
+    in2: Any,
+    mode: str = "full",
+    method: str = "auto",
+    *,
+    axes: Any = None,
+    step: Any = 1,
+    backend: str = "auto",
+    out: Any = None,
+) -> Any:
     """Correlate two arrays of equal rank: `convolve` with `in2` reversed and, if complex, conjugated.
 
     Parameters
     ----------
-    in1, in2, mode, method
+    in1, in2, mode, method, axes, step, backend, out
         As for `convolve`.
 
     Returns
@@ -103,30 +134,42 @@ def correlate(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> A
     array([2, 5, 8, 3, 0])
     """
     a, b = adopt(in1), adopt(in2)
-    return _convolve(a, _reversed_conjugate(b), mode, method, "correlate", in1)
+    along = range(b.ndim) if axes is None else _axes(axes, b.ndim)
+    return _convolve(a, reversed_conjugate(b, along), mode, method, "correlate", in1, axes, step, backend, out)
 
 
-def _convolve(a: Array, b: Array, mode: str, method: str, name: str, like: Any) -> Any:
+def _convolve(
+    a: Array, b: Array, mode: str, method: str, name: str, like: Any, axes: Any, step: Any, backend: str, out: Any
+) -> Any:
     if a.ndim == b.ndim == 0:
         return a * b
     if a.ndim != b.ndim:
         raise ValueError(
             f"volume and kernel should have the same dimensionality; in1 has {a.ndim} axes and in2 has {b.ndim}"
         )
-    if mode not in _MODES:
+    if mode not in MODES:
         raise ValueError(f"mode={mode!r}: Acceptable mode flags are 'valid', 'same', or 'full'.")
     if method not in _PRECISION:
         raise ValueError(f"method={method!r}: Acceptable method flags are 'auto', 'direct', or 'fft'.")
     if is_foreign(a, b):
+        check_plain(a, b, axes=axes, step=step, out=out)
         return scipys("convolve")(a, b, mode, method)
     if not a.size or not b.size:
         raise ValueError(f"{name}: in1 has shape {a.shape} and in2 {b.shape}; neither may be empty")
-    if a.ndim == 1 and a.dtype == b.dtype and a.dtype.kind in "fc":
+    is_plain = axes is None and step == 1 and out is None and backend == "auto"
+    if is_plain and a.ndim == 1 and a.dtype == b.dtype and a.dtype.kind in "fc":
         result = convolve_lines(a, b, mode, _PRECISION[method])
     else:
-        swap_needed(mode, a.shape, b.shape)
-        outputs = [outputs_of(mode, s1, s2) for s1, s2 in zip(a.shape, b.shape, strict=True)]
-        result = convolve_axes(a, b, range(a.ndim), outputs, _PRECISION[method])
+        along = range(a.ndim) if axes is None else _axes(axes, a.ndim)
+        _check_broadcast(a, b, along)
+        swap_needed(mode, a.shape, b.shape, along)
+        outputs = [
+            outputs_of(mode, s1, s2) if i in along else Output(0, max(s1, s2))
+            for i, (s1, s2) in enumerate(zip(a.shape, b.shape, strict=True))
+        ]
+        outputs = with_steps(outputs, along, step)
+        target = target_of(out, a, b, outputs)
+        result = convolve_axes(a, b, along, outputs, How(_PRECISION[method], backend), out=target)
     if method == "fft" and result.dtype.kind in "fc" and not np.isfinite(result).all():
         warnings.warn(
             "Use of fft convolution on input with NAN or inf: the outputs that these reach are computed directly, "
@@ -134,15 +177,27 @@ def _convolve(a: Array, b: Array, mode: str, method: str, name: str, like: Any) 
             RuntimeWarning,
             stacklevel=3,
         )
-    return arrays.give_back(result, like)
+    return arrays.give_back(result, like) if out is None else out
 
 
-def _reversed_conjugate(a: Array) -> Array:
-    turned = a[(slice(None, None, -1),) * a.ndim]
-    return turned.conj() if a.dtype.kind == "c" else turned
+def _check_broadcast(a: Array, b: Array, along: Sequence[int]) -> None:
+    """Raise where sizes differ along an axis that is not convolved."""
+    for i in range(a.ndim):
+        if i not in along and a.shape[i] != b.shape[i] and 1 not in (a.shape[i], b.shape[i]):
+            raise ValueError(f"incompatible shapes for in1 and in2: {a.shape} and {b.shape}")
 
 
-def fftconvolve(in1: Any, in2: Any, mode: str = "full", axes: Any = None) -> Any:
+def fftconvolve(
+    in1: Any,
+    in2: Any,
+    mode: str = "full",
+    axes: Any = None,
+    *,
+    step: Any = 1,
+    precision: str = "high",
+    backend: str = "auto",
+    out: Any = None,
+) -> Any:
     """Convolve two arrays along some of their axes, broadcasting along the others.
 
     Parameters
@@ -153,6 +208,10 @@ def fftconvolve(in1: Any, in2: Any, mode: str = "full", axes: Any = None) -> Any
         As for `convolve`.
     axes : int or iterable of int, optional
         The axes to convolve along; all by default. Along the others the sizes must be equal or 1.
+    step, backend, out
+        As for `convolve`.
+    precision : {"high", "highest"}
+        "highest": no transform.
 
     Returns
     -------
@@ -162,6 +221,8 @@ def fftconvolve(in1: Any, in2: Any, mode: str = "full", axes: Any = None) -> Any
     ------
     ValueError
         If ranks differ or shapes do not fit, or for an unknown `mode` or `axes` that the arrays do not have.
+    DtypeError
+        As for `convolve`.
 
     Notes
     -----
@@ -182,13 +243,12 @@ def fftconvolve(in1: Any, in2: Any, mode: str = "full", axes: Any = None) -> Any
     if not a.size or not b.size:
         return np.asarray([])
     if is_foreign(a, b):
+        check_plain(a, b, step=step, out=out)
         return scipys("fftconvolve")(a, b, mode, axes)
     wanted = _axes(axes, a.ndim)
     along = [i for i in wanted if a.shape[i] != 1 and b.shape[i] != 1]
-    for i in range(a.ndim):
-        if i not in along and a.shape[i] != b.shape[i] and 1 not in (a.shape[i], b.shape[i]):
-            raise ValueError(f"incompatible shapes for in1 and in2: {a.shape} and {b.shape}")
-    if mode not in _MODES:
+    _check_broadcast(a, b, along)
+    if mode not in MODES:
         raise ValueError(f"mode={mode!r}: acceptable mode flags are 'valid', 'same', or 'full'")
     if swap_needed(mode, a.shape, b.shape, along):
         a, b = b, a
@@ -202,7 +262,10 @@ def fftconvolve(in1: Any, in2: Any, mode: str = "full", axes: Any = None) -> Any
             # SciPy's "same" takes the centre along broadcast axes too.
             size = s1 if mode == "same" else max(s1, s2)
             outputs.append(Output((max(s1, s2) - size) // 2, size))
-    return arrays.give_back(convolve_axes(a, b, along, outputs, "high"), in1)
+    outputs = with_steps(outputs, wanted, step)
+    target = target_of(out, a, b, outputs)
+    result = convolve_axes(a, b, along, outputs, How(precision, backend), out=target)
+    return arrays.give_back(result, in1) if out is None else out
 
 
 def _as_floats(a: Array) -> Array:
@@ -231,12 +294,22 @@ def _axes(axes: Any, ndim: int) -> tuple[int, ...]:
     return places
 
 
-def oaconvolve(in1: Any, in2: Any, mode: str = "full", axes: Any = None) -> Any:
+def oaconvolve(
+    in1: Any,
+    in2: Any,
+    mode: str = "full",
+    axes: Any = None,
+    *,
+    step: Any = 1,
+    precision: str = "high",
+    backend: str = "auto",
+    out: Any = None,
+) -> Any:
     """Convolve two arrays along some of their axes; the same as `fftconvolve`, which works in blocks too.
 
     Parameters
     ----------
-    in1, in2, mode, axes
+    in1, in2, mode, axes, step, precision, backend, out
         As for `fftconvolve`.
 
     Returns
@@ -254,108 +327,4 @@ def oaconvolve(in1: Any, in2: Any, mode: str = "full", axes: Any = None) -> Any:
     >>> signal.oaconvolve([1.0, 2.0, 3.0, 4.0], [1.0, -1.0], mode="valid")
     array([1., 1., 1.])
     """
-    return fftconvolve(in1, in2, mode, axes)
-
-
-def convolve2d(in1: Any, in2: Any, mode: str = "full", boundary: str = "fill", fillvalue: Any = 0) -> Any:
-    """Convolve two 2-d arrays, with a choice of what lies beyond the first.
-
-    Parameters
-    ----------
-    in1, in2 : array_like, 2-d
-    mode : {"full", "valid", "same"}
-        As for `convolve`.
-    boundary : {"fill", "wrap", "symm"}
-        What stands beyond the edges of `in1`: `fillvalue`, its periodic or its symmetric continuation. Also under
-        SciPy's other names "pad", "circular" and "symmetric".
-    fillvalue : scalar
-
-    Returns
-    -------
-    array
-
-    Raises
-    ------
-    ValueError
-        If an array is not 2-d or is empty, or for an unknown `mode`, `boundary` or `fillvalue`.
-
-    Examples
-    --------
-    >>> from gpuconv import signal
-    >>> signal.convolve2d([[1, 2], [3, 4]], [[1, 1]], mode="same", boundary="wrap")
-    array([[3, 3],
-           [7, 7]])
-    """
-    return _convolve2d(adopt(in1), adopt(in2), mode, boundary, fillvalue, in1, is_convolution=True)
-
-
-def correlate2d(in1: Any, in2: Any, mode: str = "full", boundary: str = "fill", fillvalue: Any = 0) -> Any:
-    """Correlate two 2-d arrays: `convolve2d` with `in2` turned around and, if complex, conjugated.
-
-    Parameters
-    ----------
-    in1, in2, mode, boundary, fillvalue
-        As for `convolve2d`. In "same" mode an even kernel of size k is anchored at (k - 1) // 2.
-
-    Returns
-    -------
-    array
-
-    Raises
-    ------
-    ValueError
-        As for `convolve2d`.
-
-    Examples
-    --------
-    >>> from gpuconv import signal
-    >>> signal.correlate2d([[1, 2, 3]], [[1, 0, -1]], mode="same")
-    array([[-2, -2,  2]])
-    """
-    return _convolve2d(adopt(in1), adopt(in2), mode, boundary, fillvalue, in1, is_convolution=False)
-
-
-def _convolve2d(
-    a: Array, b: Array, mode: str, boundary: str, fillvalue: Any, like: Any, *, is_convolution: bool
-) -> Any:
-    name = "convolve2d" if is_convolution else "correlate2d"
-    if not a.ndim == b.ndim == 2:
-        raise ValueError(f"{name} inputs must both be 2-D arrays; they have {a.ndim} and {b.ndim} axes")
-    swapped = swap_needed(mode, a.shape, b.shape)
-    if mode not in _MODES:
-        raise ValueError(f"mode={mode!r}: Acceptable mode flags are 'valid', 'same', or 'full'.")
-    if boundary not in _BOUNDARIES:
-        raise ValueError(
-            f"boundary={boundary!r}: Acceptable boundary flags are 'fill', 'circular' (or 'wrap'), "
-            "and 'symmetric' (or 'symm')."
-        )
-    if is_foreign(a, b):
-        return scipys(name)(a, b, mode, boundary, fillvalue)
-    if not a.size or not b.size:
-        raise ValueError(f"{name}: in1 has shape {a.shape} and in2 {b.shape}; neither may be empty")
-    fill = _fill(fillvalue, np.result_type(a, b))
-    if swapped:
-        a, b = b, a
-    outputs = [outputs_of(mode, s1, s2) for s1, s2 in zip(a.shape, b.shape, strict=True)]
-    if not is_convolution:
-        b = _reversed_conjugate(b)
-        if mode == "same":
-            outputs = [Output(k // 2, n) for n, k in zip(a.shape, b.shape, strict=True)]
-    border = _BOUNDARIES[boundary]
-    if border == "zeros" and mode != "valid" and fill != 0:
-        a = np.pad(a.astype(fill.dtype), [(k - 1, k - 1) for k in b.shape], constant_values=fill)
-        outputs = [Output(output.start + k - 1, output.size) for output, k in zip(outputs, b.shape, strict=True)]
-    result = convolve_axes(a, b, (0, 1), outputs, "high", "zeros" if mode == "valid" else border)
-    if swapped and not is_convolution:
-        result = result[::-1, ::-1]
-    return arrays.give_back(result, like)
-
-
-def _fill(value: Any, dtype: np.dtype[Any]) -> Any:
-    """Return the fill value in the result's dtype."""
-    array = np.asarray(value)
-    if array.size != 1:
-        raise ValueError(f"`fillvalue` must be scalar or an array with one element; it has {array.size}")
-    if array.dtype.kind == "c" and dtype.kind != "c":
-        raise ValueError(f"could not cast `fillvalue` directly to the output type: {value!r} to {dtype.name}")
-    return array.reshape(()).astype(dtype)
+    return fftconvolve(in1, in2, mode, axes, step=step, precision=precision, backend=backend, out=out)

@@ -9,6 +9,7 @@ import functools
 import importlib
 import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,26 +26,52 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 __all__ = [
+    "MODES",
+    "How",
     "Output",
     "adopt",
     "as_computed",
+    "check_plain",
     "convolve_axes",
     "convolve_lines",
     "is_foreign",
     "outputs_of",
+    "reversed_conjugate",
     "scipys",
     "swap_needed",
+    "target_of",
+    "with_steps",
 ]
+
+MODES = ("valid", "same", "full")
 
 _WORTH_CONVERTING = 2e6
 """Multiplications from which 64-bit integers are worth a conversion to float64."""
 
 
+class How(NamedTuple):
+    """How sums are computed: see `gpuconv.conv2d`."""
+
+    precision: str = "high"
+    backend: str = "auto"
+
+
 class Output(NamedTuple):
-    """The part of a full convolution that a mode keeps along one axis."""
+    """The part of a full convolution that a mode keeps along one axis, and the distance of what is computed of it."""
 
     start: int
     size: int
+    step: int = 1
+
+    @property
+    def length(self) -> int:
+        """The size of the result."""
+        return -(-self.size // self.step)
+
+    @property
+    def place(self) -> slice:
+        """Where the result stands in the full convolution."""
+        return slice(self.start, self.start + self.size, self.step)
 
 
 def adopt(value: Any) -> Array:
@@ -72,6 +99,48 @@ def outputs_of(mode: str, s1: int, s2: int) -> Output:
     if mode == "same":
         return Output((s2 - 1) // 2, s1)
     return Output(min(s1, s2) - 1, abs(s1 - s2) + 1)
+
+
+def with_steps(outputs: Sequence[Output], axes: Sequence[int], step: Any) -> list[Output]:
+    """Return the outputs with a caller's steps, one for all axes or one for each of them.
+
+    Raises
+    ------
+    ValueError
+        If there are not so many, or one is less than 1.
+    """
+    steps = [operator.index(s) for s in step] if np.iterable(step) else [operator.index(step)] * len(axes)
+    if len(steps) != len(axes):
+        raise ValueError(f"step={step!r} has {len(steps)} entries; it must be an int or have one an axis: {len(axes)}")
+    if any(s < 1 for s in steps):
+        raise ValueError(f"step={step!r} must be at least 1")
+    found = list(outputs)
+    for axis, s in zip(axes, steps, strict=True):
+        found[axis] = found[axis]._replace(step=s)
+    return found
+
+
+def target_of(out: Any, a: Array, b: Array, outputs: Sequence[Output]) -> Array | None:
+    """Return the caller's `out` as an array once it is known to fit."""
+    if out is None:
+        return None
+    return arrays.check_host_out(out, tuple(output.length for output in outputs), np.result_type(a, b), (a, b))
+
+
+def reversed_conjugate(a: Array, axes: Sequence[int]) -> Array:
+    """Return an array turned around along some axes and, if complex, conjugated."""
+    turned = np.flip(a, tuple(axes)) if a.ndim else a
+    return turned.conj() if a.dtype.kind == "c" else turned
+
+
+def check_plain(a: Array, b: Array, **additions: Any) -> None:
+    """Raise where SciPy computes, for objects and long doubles, and has not what is asked for."""
+    for name, given in additions.items():
+        if given is not None and np.any(given != (1 if name == "step" else None)):
+            raise DtypeError(
+                f"{name}= is not available for dtypes {a.dtype} and {b.dtype}, which SciPy computes; "
+                "convert to float64 or complex128"
+            )
 
 
 def swap_needed(mode: str, shape1: Sequence[int], shape2: Sequence[int], axes: Sequence[int] | None = None) -> bool:
@@ -110,7 +179,13 @@ def as_computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def convolve_axes(
-    a: Array, b: Array, axes: Sequence[int], outputs: Sequence[Output], precision: str, border: str = "zeros"
+    a: Array,
+    b: Array,
+    axes: Sequence[int],
+    outputs: Sequence[Output],
+    how: How,
+    border: str = "zeros",
+    out: Array | None = None,
 ) -> Array:
     """Return the convolution of a and b along `axes`, broadcast along the others, in their common dtype.
 
@@ -121,29 +196,37 @@ def convolve_axes(
     axes : sequence of int
     outputs : sequence of Output
         For each axis of a, the part of the full (or broadcast) result that is wanted.
-    precision : str
+    how : How
     border : str
         What lies outside of a; other than "zeros" only where every axis of b fits a role as kernel.
+    out : array, optional
+        Of the result's shape and dtype: written and returned.
     """
     dtype = np.result_type(a, b)
     computed = as_computed(dtype)
+    if out is not None and (computed != dtype or dtype.itemsize == 1):
+        out[...] = convolve_axes(a, b, axes, outputs, how, border)
+        return out
     if computed.kind == "c":
         complex_first, complex_second = a.dtype.kind == "c", b.dtype.kind == "c"
         if complex_first != complex_second:
             # A real factor meets the two parts apart: half of the work of a product of complex numbers.
             part = np.zeros((), computed).real.dtype
-            result = np.empty([output.size for output in outputs], computed)
+            result = np.empty([o.length for o in outputs], computed, like=a) if out is None else out
             for name in ("real", "imag"):
                 x = getattr(a, name) if complex_first else a
                 w = b if complex_first else getattr(b, name)
-                _convolve(x.astype(part, copy=False), w.astype(part, copy=False), axes, outputs, precision, border,
+                _convolve(x.astype(part, copy=False), w.astype(part, copy=False), axes, outputs, how, border,
                           getattr(result, name))  # fmt: skip
             return result
     if computed.kind in "iu" and computed.itemsize == 8:
-        exact = _through_floats(a, b, axes, outputs, precision, border)
+        exact = _through_floats(a, b, axes, outputs, how, border)
         if exact is not None:
-            return exact
-    result = _convolve(a.astype(computed, copy=False), b.astype(computed, copy=False), axes, outputs, precision, border)
+            if out is None:
+                return exact
+            out[...] = exact
+            return out
+    result = _convolve(a.astype(computed, copy=False), b.astype(computed, copy=False), axes, outputs, how, border, out)
     return result != 0 if dtype.kind == "b" else result.astype(dtype, copy=False)
 
 
@@ -158,12 +241,13 @@ def convolve_lines(a: Array, b: Array, mode: str, precision: str) -> Array:
     """Return the convolution of two 1-d arrays of one float or complex dtype: `convolve_axes` with less ado."""
     swap, pairs = _line(mode, a.shape[0], b.shape[0])
     x, w = (b, a) if swap else (a, b)
-    result: Array = _run(x[None, None], w[None, None, ::-1], pairs, 1, "zeros", precision, None)[0, 0]
+    how = How(precision)
+    result: Array = _run(x[None, None], w[None, None, ::-1], pairs, (1,), 1, "zeros", how, None)[0, 0]
     return result
 
 
 def _through_floats(
-    a: Array, b: Array, axes: Sequence[int], outputs: Sequence[Output], precision: str, border: str
+    a: Array, b: Array, axes: Sequence[int], outputs: Sequence[Output], how: How, border: str
 ) -> Array | None:
     """Return the convolution of 64-bit integers computed in float64, or None where that may not be exact.
 
@@ -177,8 +261,8 @@ def _through_floats(
     largest = terms * math.prod(max(abs(int(s.max())), abs(int(s.min()))) for s in (a, b))
     if largest >= 1 << 52:
         return None
-    precision = precision if largest < 1 << 40 else "highest"
-    sums = _convolve(a.astype(np.float64), b.astype(np.float64), axes, outputs, precision, border)
+    how = how if largest < 1 << 40 else how._replace(precision="highest")
+    sums = _convolve(a.astype(np.float64), b.astype(np.float64), axes, outputs, how, border)
     return np.rint(sums, out=sums).astype(np.result_type(a, b))
 
 
@@ -187,16 +271,16 @@ def _convolve(
     b: Array,
     axes: Sequence[int],
     outputs: Sequence[Output],
-    precision: str,
+    how: How,
     border: str,
     out: Array | None = None,
 ) -> Array:
     """Return the convolution of two arrays of the dtype that is computed in."""
     along = [i for i in axes if border != "zeros" or (a.shape[i] != 1 and b.shape[i] != 1)]
     for i, output in enumerate(outputs):
-        if i not in along and output.size != max(a.shape[i], b.shape[i]):
+        if i not in along and output.length != max(a.shape[i], b.shape[i]):
             # Along a broadcast axis an output needs its own element only.
-            place = (slice(None),) * i + (slice(output.start, output.start + output.size),)
+            place = (slice(None),) * i + (output.place,)
             a, b = (s if s.shape[i] == 1 else s[place] for s in (a, b))
     if not along:
         return np.multiply(a, b, out=out)
@@ -204,42 +288,43 @@ def _convolve(
     swap = border == "zeros" and math.prod(a.shape[i] for i in along) < math.prod(b.shape[i] for i in along)
     x, w = (b, a) if swap else (a, b)
     if len(along) > 3:
-        result = _by_taps(x, w, along, outputs, precision, border)
+        result = _by_taps(x, w, along, outputs, how, border)
     else:
-        return _dispatch(x, w, along, outputs, precision, border, out)
+        return _dispatch(x, w, along, outputs, how, border, out)
     if out is None:
         return result
     out[...] = result
     return out
 
 
-def _by_taps(x: Array, w: Array, along: list[int], outputs: Sequence[Output], precision: str, border: str) -> Array:
+def _by_taps(x: Array, w: Array, along: list[int], outputs: Sequence[Output], how: How, border: str) -> Array:
     """Convolve along more than three axes: those where w is shortest are summed tap by tap."""
     *looped, p, q, r = sorted(along, key=lambda i: w.shape[i])
     inner = sorted((p, q, r))
     whole = [Output(0, x.shape[i]) if i in looped else output for i, output in enumerate(outputs)]
-    shape = [max(x.shape[i], w.shape[i]) if i not in along else output.size for i, output in enumerate(outputs)]
-    result = np.zeros(shape, x.dtype if x.dtype.itemsize > 1 else np.int32)
+    shape = [max(x.shape[i], w.shape[i]) if i not in along else output.length for i, output in enumerate(outputs)]
+    result = np.zeros(shape, x.dtype if x.dtype.itemsize > 1 else np.int32, like=x)
     for taps in itertools.product(*(range(w.shape[i]) for i in looped)):
         source, place, pick = ([slice(None)] * x.ndim for _ in range(3))
         for i, t in zip(looped, taps, strict=True):
-            # Output j of the full convolution meets x[j - t].
-            first = max(outputs[i].start, t)
-            last = min(outputs[i].start + outputs[i].size, t + x.shape[i])
-            source[i] = slice(first - t, max(last, first) - t)
-            place[i] = slice(first - outputs[i].start, max(last, first) - outputs[i].start)
+            # Output m, at j = start + m*step in the full convolution, meets x[j - t].
+            start, _, step = outputs[i]
+            first = max(0, -((start - t) // step))
+            last = max(first, min(outputs[i].length, (t + x.shape[i] - 1 - start) // step + 1))
+            j = start + first * step - t
+            source[i] = slice(j, j + (last - first) * step, step)
+            place[i] = slice(first, last)
             pick[i] = slice(t, t + 1)
         part = x[tuple(source)]
         if part.size:
             here = [Output(0, part.shape[i]) if i in looped else output for i, output in enumerate(whole)]
-            result[tuple(place)] += _dispatch(part, w[tuple(pick)], inner, here, precision, border)
+            result[tuple(place)] += _dispatch(part, w[tuple(pick)], inner, here, how, border)
     return result
 
 
 def _dispatch(
-    x: Array, w: Array, along: list[int], outputs: Sequence[Output], precision: str, border: str,
-    out: Array | None = None,
-) -> Array:  # fmt: skip
+    x: Array, w: Array, along: list[int], outputs: Sequence[Output], how: How, border: str, out: Array | None = None
+) -> Array:
     """Convolve along one to three axes by one call: broadcast axes become batch, groups and output channels."""
     others = [i for i in range(x.ndim) if i not in along]
     group = [i for i in others if x.shape[i] == w.shape[i] != 1]
@@ -253,14 +338,15 @@ def _dispatch(
     kernel = kernel.reshape(groups * expanded, 1, *(w.shape[i] for i in along))
     kernel = kernel[(slice(None), slice(None), *(slice(None, None, -1) for _ in along))]
     pairs = tuple(_padding(outputs[i], x.shape[i], w.shape[i]) for i in along)
-    sizes = [outputs[i].size if i in along else max(x.shape[i], w.shape[i]) for i in order]
+    steps = tuple(outputs[i].step for i in along)
+    sizes = [outputs[i].length if i in along else max(x.shape[i], w.shape[i]) for i in order]
     folded = (signal.shape[0], groups * expanded, *sizes[len(order) - len(along) :])
     target = None
     if out is not None:
         target = out.transpose(order).reshape(folded)
         if not np.may_share_memory(target, out):
             target = None
-    result: Array = _run(signal, kernel, pairs, groups, border, precision, target)
+    result: Array = _run(signal, kernel, pairs, steps, groups, border, how, target)
     if target is not None and out is not None:
         return out
     result = result.reshape(sizes).transpose(np.argsort(order))
@@ -271,11 +357,12 @@ def _dispatch(
 
 
 def _run(
-    x: Array, w: Array, pairs: tuple[tuple[int, int], ...], groups: int, border: str, precision: str, out: Array | None
-) -> Any:
-    geometry = (1, pairs, 0, 1, groups, border, "channels_first")
+    x: Array, w: Array, pairs: tuple[tuple[int, int], ...], steps: tuple[int, ...], groups: int, border: str, how: How,
+    out: Array | None,
+) -> Any:  # fmt: skip
+    geometry = (steps, pairs, 0, 1, groups, border, "channels_first")
     names = ("in1", "in2")
-    return run("forward", len(pairs), x, w, None, geometry, precision, "auto", "auto", out, names=names)
+    return run("forward", len(pairs), x, w, None, geometry, how.precision, how.backend, "auto", out, names=names)
 
 
 def _padding(output: Output, n: int, k: int) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from gpuconv.backends.cpu import direct_gradient, memory, threads
 from gpuconv.backends.cpu import direct_kernels as kernels
 from gpuconv.backends.cpu.direct_contraction import contraction
 from gpuconv.backends.cpu.direct_geometry import accumulator_of, contraction_geometry, correlation_geometry
+from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import CODES
 from gpuconv.boundary import source_index
 from gpuconv.dtypes import name_of, result_dtype, to_numpy
@@ -98,15 +99,11 @@ def _real(dtype: str) -> str:
     return {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
 
 
-def _address(array: Array) -> int:
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
-
-
 def _operand(problem: ConvProblem, array: Array) -> list[int]:
     """Return x's or y's address, the bytes between neighbours (batch, channel, z, y, x), and half an element."""
     batch, *rest = array.strides if problem.batched else (0, *array.strides)
     channel = rest.pop(0 if problem.layout == "channels_first" else -1)
-    return [_address(array), batch, channel, *(0,) * (3 - problem.rank), *rest, array.itemsize // 2]
+    return [address_of(array), batch, channel, *(0,) * (3 - problem.rank), *rest, array.itemsize // 2]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -125,7 +122,7 @@ class _Correlation:
         self.geometry = g = correlation_geometry(problem, self.dtype.name, call.is_complex)
         self.codes = CODES[_real(call.dtype)], CODES[self.dtype.name]
         self.fill = np.array([problem.padding_value, 0], self.dtype)
-        self.fill_address = _address(self.fill)
+        self.fill_address = address_of(self.fill)
         combinations = [list(itertools.product(*(axis.taps for axis in phase))) for phase in problem.all_phases]
         # Kernel positions of all phases' taps, one phase after the other.
         self.taps = np.array([[t for t, _ in taps] for phase in combinations for taps in phase], np.int64)
@@ -149,7 +146,7 @@ class _Correlation:
             return None
         packed = to[: g.packed_elements * self.dtype.itemsize].view(self.dtype)
         outputs, channels, *spatial = w.strides
-        address, group = _address(w), outputs * (self.forward.out_channels // self.forward.groups)
+        address, group = address_of(w), outputs * (self.forward.out_channels // self.forward.groups)
         if not self.is_forward:
             # The adjoint exchanges the channel axes within a group and turns the kernel around.
             outputs, channels = channels, outputs
@@ -157,7 +154,7 @@ class _Correlation:
             spatial = [-stride for stride in spatial]
         table = self._tap_table(tuple(spatial))
         words = self.packing_words.copy()
-        words[:7] = (address, group, outputs, channels, w.itemsize // 2, _address(packed), table[2])
+        words[:7] = (address, group, outputs, channels, w.itemsize // 2, address_of(packed), table[2])
         kernel = kernels.weight_packing(*self.codes)
         threads.run(kernel, words, self.pack_tasks, 64, self.pack_slice, alone=g.packed_elements < 20_000)
         return packed
@@ -170,8 +167,8 @@ class _Correlation:
         found = self._tap_tables.get(strides)
         if found is None:
             offsets = self.taps @ np.array(strides, np.int64)
-            tables = self.first_taps + _address(offsets)
-            found = (offsets, tables, _address(tables))
+            tables = self.first_taps + address_of(offsets)
+            found = (offsets, tables, address_of(tables))
             if len(self._tap_tables) < 8:
                 self._tap_tables[strides] = found
         return found
@@ -182,8 +179,8 @@ class _Correlation:
         words = g.words.copy()
         sums_bias = None if bias is None else np.ascontiguousarray(bias, self.bias_dtype)
         words[:17] = (
-            *_operand(self.problem, x), *_operand(self.problem, y), 0 if packed is None else _address(packed),
-            0 if sums_bias is None else _address(sums_bias), self.fill_address,
+            *_operand(self.problem, x), *_operand(self.problem, y), 0 if packed is None else address_of(packed),
+            0 if sums_bias is None else address_of(sums_bias), self.fill_address,
         )  # fmt: skip
         kernel = kernels.correlation(*self.codes, CODES[_real(name_of(y.dtype))])
         threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks)
@@ -206,7 +203,7 @@ def _contract(call: Call, x: Array, w: Array, y: Array) -> None:
     partials = block[0][: count * g.packed_elements * dtype.itemsize].view(dtype).reshape(count, -1)
     fill = np.array([problem.padding_value, 0], dtype)
     words = g.words.copy()
-    words[:18] = (*operands, 0, 0, _address(fill), _address(partials))
+    words[:18] = (*operands, 0, 0, address_of(fill), address_of(partials))
     kernel = contraction(CODES[_real(call.dtype)], CODES[dtype.name])
     threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks)
     gradient = _gathered(problem, g, partials[0] if count == 1 else partials.sum(axis=0, dtype=dtype))

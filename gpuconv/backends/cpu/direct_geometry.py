@@ -41,8 +41,6 @@ INPUT_BYTES = 512 << 10
 _SUMS_BYTES = 256 << 10
 TASK_FLOPS = 200e6
 """Most work of a task, so that a slice of tasks ends soon after a signal."""
-_SMALL_FLOPS = 400e3
-"""Work that one thread does sooner than it hands half of it over."""
 PARTIALS = 16
 """Partial sums of a weight gradient, at most: their number may not depend on the number of threads."""
 _LONGEST_ROW = 4096
@@ -75,7 +73,7 @@ def _three(values: tuple[int, ...], missing: int) -> tuple[int, int, int]:
 
 
 def _tasks_wanted(flops: float) -> int:
-    return 1 if flops < _SMALL_FLOPS else 4 * threads.count()
+    return 1 if flops < threads.SMALL_FLOPS else 4 * threads.count()
 
 
 class _Axis(NamedTuple):
@@ -306,7 +304,7 @@ def contraction_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     call["row_chunk"], call["row_chunks"] = row_chunk, -(-outputs // row_chunk)
     call["channel_chunk"], call["channel_chunks"] = channel_chunk, -(-channels // channel_chunk)
     tasks = groups * int(call["row_chunks"]) * int(call["channel_chunks"])
-    partials = 1 if flops < _SMALL_FLOPS else max(1, min(most_blocks, -(-PARTIALS // tasks)))
+    partials = 1 if flops < threads.SMALL_FLOPS else max(1, min(most_blocks, -(-PARTIALS // tasks)))
     in_partial = max(1, -(-most_blocks // partials))
     call["partial_count"], call["blocks_in_partial"] = -(-most_blocks // in_partial), in_partial
     call["partial_bytes"] = elements * size

@@ -19,6 +19,7 @@ from gpuconv.backends.cpu import direct_geometry as geometry
 from gpuconv.backends.cpu import direct_kernels as kernels
 from gpuconv.backends.cpu import memory, simd, threads
 from gpuconv.backends.cpu.direct_kernels import pack_input, phase_pointer
+from gpuconv.backends.cpu.records import record
 from gpuconv.backends.cpu.simd import load, store, zero
 from gpuconv.backends.cpu.squares import add_run, transpose_square
 from gpuconv.backends.cpu.tiles import outer
@@ -34,7 +35,7 @@ __all__ = ["serves", "weight_gradient"]
 _L1_BYTES = 24 << 10
 """Packed y that all pairs of a block run over before the next rows."""
 
-_FINISHING = kernels.record(
+_FINISHING = record(
     "w wo wc tap_bytes tap_count is_dense "
     "partials partial_bytes partial_count groups row_chunk row_chunks outputs channel_chunk channel_chunks channels"
 )

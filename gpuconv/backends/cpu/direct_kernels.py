@@ -10,11 +10,11 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.records import record, record_at
 from gpuconv.backends.cpu.simd import copy_run, fill_run, load, read, store, write_run, zero
 from gpuconv.backends.cpu.tiles import accumulate, gather_rows, pack_rows, row_blocks
 from gpuconv.boundary import source_index
@@ -32,15 +32,9 @@ __all__ = [
     "int_pointer",
     "pack_input",
     "phase_pointer",
-    "record",
     "row_count",
     "weight_packing",
 ]
-
-
-def record(names: str) -> np.dtype[Any]:
-    """Return a record of int64 fields."""
-    return np.dtype([(name, np.int64) for name in names.split()])
 
 
 CALL = record(
@@ -84,14 +78,7 @@ ROWS = row_blocks()[0]
 _LAST_ROWS = tuple(reversed(row_blocks()))
 
 
-@intrinsic
-def phase_pointer(typingctx: Any, address: Any) -> Any:
-    """Return the address of a table of phases as a pointer."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(from_dtype(PHASE))(types.int64), codegen
+phase_pointer = record_at(PHASE)
 
 
 @intrinsic

@@ -16,6 +16,7 @@ import numpy as np
 from gpuconv.backends.cpu import direct, threads
 from gpuconv.backends.cpu import fft_kernels as kernels
 from gpuconv.backends.cpu.fft_geometry import Geometry, TileSize, empty_aligned, geometry, three, tile_size
+from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import BYTES, CODES
 from gpuconv.boundary import source_index
 from gpuconv.dtypes import name_of
@@ -149,10 +150,10 @@ class _Plan:
         words = g.words.copy()
         strides = three(tuple(spatial), 0)
         for name, value in (
-            ("x", _address(turned)), ("w", _address(spectrum)), ("fill", _address(self.scale)),
+            ("x", address_of(turned)), ("w", address_of(spectrum)), ("fill", address_of(self.scale)),
             ("wg", outputs * (self.problem.out_channels // self.problem.groups)), ("wo", outputs), ("wc", channels),
             ("wz", strides[0]), ("wy", strides[1]), ("wx", strides[2]), ("w_half", w.itemsize // 2),
-            ("conjugate", self.call.operation == "input_gradient"), ("self", _address(words)),
+            ("conjugate", self.call.operation == "input_gradient"), ("self", address_of(words)),
             ("transform", self.transform),
         ):  # fmt: skip
             words[_WORDS[name]] = value
@@ -168,10 +169,10 @@ class _Plan:
         sums_bias = None if bias is None else np.ascontiguousarray(bias, numbers)
         flags = np.zeros(int(g.record["items"]), np.int8)
         words[:18] = (
-            *_operand(self.problem, x), *_operand(self.problem, y), _address(packed),
-            0 if sums_bias is None else _address(sums_bias), _address(self.fill), _address(flags),
+            *_operand(self.problem, x), *_operand(self.problem, y), address_of(packed),
+            0 if sums_bias is None else address_of(sums_bias), address_of(self.fill), address_of(flags),
         )  # fmt: skip
-        words[_WORDS["self"]], words[_WORDS["transform"]] = _address(words), self.transform
+        words[_WORDS["self"]], words[_WORDS["transform"]] = address_of(words), self.transform
         kernel = kernels.tiles(CODES[_real(self.call.dtype)], self.code, CODES[_real(name_of(y.dtype))])
         threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=self.alone)
         if flags.any():
@@ -212,12 +213,8 @@ class _Plan:
             direct.run(dataclasses.replace(precise, problem=part), patch, w, target, bias)
 
 
-def _address(array: Array) -> int:
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
-
-
 def _operand(problem: ConvProblem, array: Array) -> list[int]:
     """Return x's or y's address, the bytes between neighbours (batch, channel, z, y, x), and half an element."""
     batch, *rest = array.strides if problem.batched else (0, *array.strides)
     channel = rest.pop(0 if problem.layout == "channels_first" else -1)
-    return [_address(array), batch, channel, *(0,) * (3 - problem.rank), *rest, array.itemsize // 2]
+    return [address_of(array), batch, channel, *(0,) * (3 - problem.rank), *rest, array.itemsize // 2]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
@@ -22,6 +21,7 @@ from gpuconv.backends.cpu.fft_tiles import (
     lane_transform,
     transform_pass,
 )
+from gpuconv.backends.cpu.records import record
 from gpuconv.backends.cpu.simd import copy_run, fill_run, load, read, store, write_run, zero
 from gpuconv.boundary import source_index
 
@@ -31,11 +31,7 @@ STAGE_WORDS = 6
 """int64s of a pass: radix, twiddles (0: none), blocks, bytes of a block, bytes between legs, places in a leg."""
 
 
-def _record(names: str) -> np.dtype[Any]:
-    return np.dtype([(name, np.int64) for name in names.split()])
-
-
-CALL = _record(
+CALL = record(
     # the arrays, the bytes between neighbours along each of their axes, and between real and imaginary parts
     "x xn xc xz xy xx x_half y yn yc yz yy yx y_half w bias fill flags is_complex "
     # channels and outputs of one group, and tiles of one image

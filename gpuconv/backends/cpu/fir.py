@@ -13,6 +13,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import fir_kernels as kernels
 from gpuconv.backends.cpu import simd, threads
+from gpuconv.backends.cpu.memory import address_of
 from gpuconv.boundary import MODES
 from gpuconv.tuning import CPU_COSTS
 
@@ -29,8 +30,6 @@ _BLOCK = 16384
 """Outputs of a task, at most."""
 _TASK_FLOPS = 200e6
 """Most work of a task, so that a slice of tasks ends soon after a signal."""
-_SMALL_FLOPS = 400e3
-"""Work that one thread does sooner than it hands half of it over."""
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -54,7 +53,7 @@ def supports(call: Call, device: Device) -> str | None:
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
     constants = CPU_COSTS["fir"][device.vector_bits]
-    number = 1 if call.flops < _SMALL_FLOPS else device.threads
+    number = 1 if call.flops < threads.SMALL_FLOPS else device.threads
     rate = constants.flops * number * 4 / np.dtype(call.dtype).itemsize
     return constants.overhead + call.flops / rate + call.bytes / constants.bandwidth
 
@@ -84,16 +83,12 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     words = plan.words.copy()
     x_batch, y_batch = (x.strides[0], written.strides[0]) if call.problem.batched else (0, 0)
     words[:8] = (
-        _address(x), x_batch, x.strides[-2], _address(written), y_batch, written.strides[-2], _address(weights),
-        0 if added is None else _address(added),
+        address_of(x), x_batch, x.strides[-2], address_of(written), y_batch, written.strides[-2], address_of(weights),
+        0 if added is None else address_of(added),
     )  # fmt: skip
     threads.run(plan.kernel, words, plan.tasks, plan.scratch, plan.slice_tasks, alone=plan.alone)
     if written is not y:
         y[...] = written
-
-
-def _address(array: Array) -> int:
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -113,7 +108,7 @@ class _Plan:
         # An output from here on, up to there, reads the array alone.
         first = min(max(low + before, 0), out)
         last = max(min(high + before - extent + 1, out), first)
-        self.alone = call.flops < _SMALL_FLOPS
+        self.alone = call.flops < threads.SMALL_FLOPS
         lines = problem.batch * problem.groups
         most = max(1024, min(_BLOCK, -(-lines * out // 64), int(_TASK_FLOPS / (2 * taps))))
         blocks = 1 if self.alone and out <= 4 * _BLOCK else -(-out // most)
@@ -126,8 +121,8 @@ class _Plan:
         values = {
             "groups": problem.groups,
             "taps": taps,
-            "offsets": _address(self.offsets),
-            "fill": _address(self.fill),
+            "offsets": address_of(self.offsets),
+            "fill": address_of(self.fill),
             "extent": extent,
             "out": out,
             "before": before,

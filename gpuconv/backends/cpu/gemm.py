@@ -17,6 +17,7 @@ from gpuconv.backends.cpu import direct, threads
 from gpuconv.backends.cpu.direct_kernels import ROWS
 from gpuconv.backends.cpu.gemm_geometry import Geometry, geometry, offsets, reads_rows
 from gpuconv.backends.cpu.gemm_kernels import GEMM, multiplication
+from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import CODES
 from gpuconv.tuning import CPU_COSTS
 
@@ -92,10 +93,6 @@ def _geometry(call: Call) -> Geometry:
     return geometry(flat or problem, call.accumulator, _has_phases(call), call.problem.layout == "channels_first")
 
 
-def _address(array: Array) -> int:
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
-
-
 def _strides(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[int, int, list[int]]:
     """Return the bytes between neighbours: batch, channel, and the three spatial axes."""
     batch, *rest = strides if problem.batched else (0, *strides)
@@ -146,7 +143,7 @@ def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...], i
         addresses, tables = offsets(g.set_taps, g.channels, (xc, *xs))
         sets = g.sets.copy()
         sets["offsets"] = addresses
-        words[_FIELD["sets"]] = _address(sets)
+        words[_FIELD["sets"]] = address_of(sets)
         lines_y, lines_z = g.advances[1] * xs[1], g.advances[0] * xs[0]
         kept += (sets, tables)
     out = (1, 1, 1, *problem.output)[-3:]
@@ -160,7 +157,7 @@ def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...], i
     groups, row = problem.groups, math.prod(problem.w_shape[1:]) * size
     values = {
         "xn": xn, "xc": xc, "xz": xs[0], "xy": xs[1], "xx": xs[2], "yn": yn, "yc": yc, "yz": ys[0], "yy": ys[1],
-        "yx": ys[2], "fill": _address(fill), "w_group": 0 if is_packed else row * (problem.out_channels // groups),
+        "yx": ys[2], "fill": address_of(fill), "w_group": 0 if is_packed else row * (problem.out_channels // groups),
         "w_row": 0 if is_packed else row, "in_place": g.inside,
         "in_rows": in_rows, "line_z": lines_z, "line_y": lines_y, "dense": dense,
     }  # fmt: skip
@@ -194,6 +191,8 @@ def _run(call: Call, x: Array, weights: Array | None, y: Array, bias: Array | No
         sums_bias = sums_bias.copy()
         sums_bias[: len(bias)] = bias
     words = ready.words.copy()
-    words[_X], words[_Y], words[_BIAS] = _address(x), _address(y), _address(sums_bias)
-    words[_W] = 0 if weights is None else _address(weights)
-    threads.run(ready.kernel, words, ready.tasks, ready.scratch_bytes, ready.slice_tasks)
+    words[_X], words[_Y], words[_BIAS] = address_of(x), address_of(y), address_of(sums_bias)
+    words[_W] = 0 if weights is None else address_of(weights)
+    threads.run(
+        ready.kernel, words, ready.tasks, ready.scratch_bytes, ready.slice_tasks, alone=call.flops < threads.SMALL_FLOPS
+    )

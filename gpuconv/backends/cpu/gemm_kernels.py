@@ -10,11 +10,11 @@ import functools
 from typing import Any
 
 from numba import carray, cfunc, from_dtype, njit, types
-from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.direct_kernels import ROWS, block_rows, pack_input, record, row_count
+from gpuconv.backends.cpu.direct_kernels import ROWS, block_rows, pack_input, row_count
 from gpuconv.backends.cpu.gemm_tiles import WIDTH, interleave, pack_run, product
+from gpuconv.backends.cpu.records import record, record_at
 from gpuconv.backends.cpu.simd import fill_run, read, store, write_run, zero
 from gpuconv.backends.cpu.tiles import pack_rows
 
@@ -53,20 +53,10 @@ _TERMS = 32
 _POINTER = types.CPointer(from_dtype(GEMM))
 
 
-@intrinsic
-def _phases(typingctx: Any, address: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(from_dtype(PHASE))(types.int64), codegen
+_phases = record_at(PHASE)
 
 
-@intrinsic
-def _sets(typingctx: Any, address: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(from_dtype(SET))(types.int64), codegen
+_sets = record_at(SET)
 
 
 @njit
@@ -326,7 +316,7 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
                                         to, stride = corner + row * p.yc + begin * lanes * size, p.yc
                                     inputs, pitch = panel + (tile - first_tile) * p.panel_bytes, WIDTH * lanes * size
                                     if in_rows and end * lanes <= pixels:
-                                        inputs, pitch = base + begin * lanes * size + term * p.xc, p.xc
+                                        inputs, pitch = base + read(runs + 32 * tile) + term * p.xc, p.xc
                                     _tile_rows(
                                         rows, end - begin, to, stride, own, p.sums_stride, at, size, rows * size,
                                         inputs, pitch, depth, bias, accumulator,

@@ -13,13 +13,12 @@ from gpuconv.backends.cpu.simd import (
     broadcast,
     constant,
     element_type,
-    first_lanes,
     interleaved,
     lanes_of,
-    load_masked,
+    load_part,
     load_vector,
     multiply_add,
-    store_masked,
+    store_part,
     store_vector,
 )
 
@@ -118,14 +117,14 @@ def pack_run(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, stride, address, offsets, depth, count = args[:6]
 
-        def columns(first: Any, width: int, mask: Any) -> None:
+        def columns(first: Any, width: int, part: Any) -> None:
             shift = builder.mul(first, constant(n * size))
             target, origin = builder.add(to, shift), builder.add(address, shift)
             with cgutils.for_range(builder, depth) as loop:
                 offset = load_vector(builder, builder.add(offsets, builder.mul(loop.index, constant(8))), 3, 1)
                 place, source = builder.add(target, builder.mul(loop.index, stride)), builder.add(origin, offset)
-                if mask is not None:
-                    store_masked(builder, load_masked(builder, source, mask, a, n), place, mask, a)
+                if part is not None:
+                    store_part(builder, load_part(builder, source, a, n, part), place, a, part)
                     return
                 values = [load_vector(builder, builder.add(source, constant(v * n * size)), a, n) for v in range(width)]
                 for v, value in enumerate(values):
@@ -139,7 +138,7 @@ def pack_run(
                 columns(builder.add(done, builder.mul(loop.index, constant(width))), width, None)
             done = builder.add(done, builder.mul(number, constant(width)))
         with builder.if_then(builder.icmp_signed(">", left, constant(0))):
-            columns(full, 1, first_lanes(builder, left, n))
+            columns(full, 1, left)
         return context.get_dummy_value()
 
     i64 = types.int64

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from typing import Any
 
 import numpy as np
 
-__all__ = ["LINE", "aligned", "forget", "give_back", "take"]
+__all__ = ["LINE", "address_of", "aligned", "forget", "give_back", "take"]
 
 Block = tuple[np.ndarray[Any, Any], int]
 """Bytes that begin on a cache line, and their address."""
@@ -20,10 +21,19 @@ _kept: list[Block] = []
 _lock = [threading.Lock()]
 
 
+_HEAD = object.__basicsize__
+"""An array's memory address follows the head that every object begins with: `PyArrayObject_fields` of NumPy's ABI."""
+
+
+def address_of(array: np.ndarray[Any, Any]) -> int:
+    """Return the address of an array's first element; ``ctypes.data`` and the like build an object of many parts."""
+    return ctypes.c_int64.from_address(id(array) + _HEAD).value
+
+
 def aligned(size: int) -> Block:
     """Return new memory of `size` bytes."""
     memory = np.empty(size + LINE, np.uint8)
-    address = memory.__array_interface__["data"][0]
+    address = address_of(memory)
     skipped = -address % LINE
     return memory[skipped : skipped + size], address + skipped
 

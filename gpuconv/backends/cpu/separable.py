@@ -13,6 +13,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import separable_kernels as kernels
 from gpuconv.backends.cpu import simd, threads
+from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import CODES
 from gpuconv.backends.cpu.stencil_kernels import row_packing
 from gpuconv.backends.cpu.stencil_tiles import block
@@ -31,7 +32,6 @@ __all__ = ["TAKES", "cost", "pack", "run", "supports", "workspace"]
 TAKES = ("factors",)
 _SCRATCH_BYTES = 512 << 10
 _TASK_FLOPS = 100e6
-_SMALL_FLOPS = 400e3
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -93,7 +93,7 @@ def _geometry(problem: ConvProblem, dtype: str) -> _Geometry:
     (oy, ox), (high, wide) = problem.output, problem.kernel
     each = 2.0 * (high + wide)
     rows = 8 if high >= 8 else 4
-    wanted = 1 if each * problem.batch * oy * ox < _SMALL_FLOPS else 4 * threads.count()
+    wanted = 1 if each * problem.batch * oy * ox < threads.SMALL_FLOPS else 4 * threads.count()
     # Blocks high enough that the rows above and below them, summed twice, are few; as wide as the cache allows then.
     block_y = min(oy, max(64, _round(4 * (high - 1), rows)))
     block_x = max(_SCRATCH_BYTES // size // (block_y + high - 1), 16 * lanes)
@@ -121,10 +121,6 @@ def _geometry(problem: ConvProblem, dtype: str) -> _Geometry:
     return _Geometry(call.reshape(1).view(np.int64), tasks, _round(scratch, 64), slice_tasks)
 
 
-def _address(array: Array) -> int:
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
-
-
 def pack(call: Call, w: Factors) -> tuple[Array, Array]:
     """Return the weights of the two passes in the dtype of the sums."""
     down, across = (np.ascontiguousarray(vector, call.dtype) for vector in w.vectors)
@@ -144,13 +140,13 @@ def run(
     down, across = pack(call, w) if packed is None else packed
     parts = np.array([[0, 1, across.size, 0], [0, down.size, 1, 0]], np.int64)
     numbers = np.array([call.problem.padding_value, 0, w.divisor, 1 / w.divisor], call.dtype)
-    first, size = _address(numbers), numbers.itemsize
+    first, size = address_of(numbers), numbers.itemsize
     words = g.words.copy()
     xn, yn = (x.strides[0], y.strides[0]) if call.problem.batched else (0, 0)
     code = CODES[call.dtype]
     words[:19] = (
-        _address(x), xn, *x.strides[-2:], _address(y), yn, y.strides[-2], _address(parts), _address(across),
-        _address(parts) + 32, _address(down), first, first + size, 0 if w.divisor == 1.0 else first + 2 * size,
+        address_of(x), xn, *x.strides[-2:], address_of(y), yn, y.strides[-2], address_of(parts), address_of(across),
+        address_of(parts) + 32, address_of(down), first, first + size, 0 if w.divisor == 1.0 else first + 2 * size,
         row_packing(code, code), block(8, code), block(4, code), block(1, code), size,
     )  # fmt: skip
     threads.run(kernels.passes(), words, g.tasks, g.scratch_bytes, g.slice_tasks)

@@ -8,8 +8,9 @@ from typing import Any
 from numba import carray, cfunc, from_dtype, types
 
 from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.records import record
 from gpuconv.backends.cpu.simd import call
-from gpuconv.backends.cpu.stencil_kernels import record, source_place
+from gpuconv.backends.cpu.stencil_kernels import source_place
 
 __all__ = ["CALL", "passes"]
 

@@ -205,8 +205,31 @@ def load_part(builder: Any, address: Any, code: int, n: int, count: Any) -> Any:
 
 
 def store_part(builder: Any, value: Any, address: Any, code: int, count: Any) -> None:
-    """Store the first `count` elements of a vector, an int64."""
-    store_masked(builder, value, address, first_lanes(builder, count, value.type.count), code)
+    """Store the first `count` elements of a vector, an int64 from 0 on; all of them where it has no more.
+
+    Processors without mask registers take tens of cycles for a masked store: there parts of 1, 2, 4, ... elements are
+    stored, as many as the bits of `count` say.
+    """
+    n = value.type.count
+    with builder.if_else(builder.icmp_signed(">=", count, constant(n))) as (whole, part):
+        with whole:
+            store_vector(builder, value, address, code)
+        with part:
+            if registers() == 32:
+                store_masked(builder, value, address, first_lanes(builder, count, n), code)
+                return
+            size = n // 2
+            while size:
+                kind = ir.VectorType(_I32, size)
+                lanes = [ir.Constant(kind, list(range(first, first + size))) for first in (0, size)]
+                some = builder.icmp_signed("!=", builder.and_(count, constant(size)), constant(0))
+                low, high = (builder.shuffle_vector(value, value, places) for places in lanes)
+                with builder.if_then(some):
+                    store_vector(builder, low, address, code)
+                value = builder.select(some, high, low)
+                step = builder.select(some, constant(size * BYTES[code]), constant(0))
+                address = builder.add(address, step)
+                size //= 2
 
 
 def interleaved(builder: Any, first: Any, second: Any) -> list[Any]:

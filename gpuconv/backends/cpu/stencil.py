@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuconv.backends.cpu import stencil_gradient, threads
 from gpuconv.backends.cpu import stencil_kernels as kernels
-from gpuconv.backends.cpu import threads
-from gpuconv.backends.cpu.simd import CODES
+from gpuconv.backends.cpu.memory import address_of
+from gpuconv.backends.cpu.simd import BYTES, CODES, lanes_of
 from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
 from gpuconv.backends.cpu.stencil_tiles import block
 from gpuconv.dispatch import Factors
@@ -24,6 +25,7 @@ from gpuconv.tuning import CPU_COSTS
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
     from gpuconv.dispatch import Call
+    from gpuconv.problem import ConvProblem
 
     Array = np.ndarray[Any, Any]
 
@@ -35,12 +37,12 @@ _TYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16",
 _MOST_CHANNELS = 8
 _LARGEST_PRODUCT = 1024
 _MOST_SCRATCH = 16 << 20
+_SET_SPAN, _WAYS = 4096, 8
+"""Bytes after which a first-level cache begins with its first set again, and the least lines that a set holds."""
 
 
 def supports(call: Call, device: Device) -> str | None:
     """Return why the call cannot be served, or None."""
-    if call.operation == "weight_gradient":
-        return "a weight gradient is no stencil"
     if call.sums:
         if call.dtype not in _TYPES or call.result not in _TYPES or call.result in ("float16", "bfloat16"):
             return f"stencils do not turn {call.dtype} into {call.result}"
@@ -49,7 +51,7 @@ def supports(call: Call, device: Device) -> str | None:
     problem = call.problem
     if call.factored and sum(k > 1 for k in problem.kernel) > 1 and math.prod(problem.kernel) > _LARGEST_PRODUCT:
         return "the product of its factors is too large to be worth it"
-    if call.operation != "forward":
+    if call.operation in ("transposed", "input_gradient"):
         if problem.padding_mode != "zeros":
             return "the gradient of a border is no stencil"
         if any(s > 1 for s in problem.stride):
@@ -62,13 +64,21 @@ def supports(call: Call, device: Device) -> str | None:
         return f"{channels} input channels for each output; a stencil takes 1 to {_MOST_CHANNELS}"
     if problem.layout != "channels_first" and problem.in_channels * problem.out_channels > 1:
         return "channels last: neighbours along the last spatial axis lie apart"
-    if stencil_geometry(problem, call.accumulator).scratch_bytes > _MOST_SCRATCH:
+    if _scratch_bytes(problem, call) > _MOST_SCRATCH:
         return "the rows that a block of outputs reads do not fit in the cache"
     return None
 
 
+def _scratch_bytes(problem: ConvProblem, call: Call) -> int:
+    if call.operation == "weight_gradient":
+        return stencil_gradient.scratch_bytes(problem, call.accumulator)
+    return stencil_geometry(problem, call.accumulator).scratch_bytes
+
+
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
+    if call.operation == "weight_gradient":
+        return _gradient_cost(call, device)
     problem = call.problem if call.operation == "forward" else call.problem.adjoint()
     constants = CPU_COSTS["stencil"][device.vector_bits]
     size = np.dtype(call.accumulator).itemsize
@@ -85,16 +95,25 @@ def cost(call: Call, device: Device) -> float:
     return constants.overhead + flops / rate + call.bytes / constants.bandwidth
 
 
+def _gradient_cost(call: Call, device: Device) -> float:
+    """Return the estimated seconds of a weight gradient: its input is packed once, its outputs read for every tap."""
+    problem, constants = call.problem, CPU_COSTS["stencil"][device.vector_bits]
+    size = np.dtype(call.accumulator).itemsize
+    lanes = device.vector_bits // 8 // size
+    lines = problem.batch * problem.out_channels * math.prod(problem.output[:-1])
+    vectors = lines * -(-problem.output[-1] // lanes)
+    taps = math.prod(problem.w_shape[1:])
+    # A row of few vectors costs as much as its beginning and end do.
+    flops = 2.0 * lanes * taps * (vectors + lines)
+    return constants.overhead + flops * size / 4 / (constants.flops * device.threads) + call.bytes / constants.bandwidth
+
+
 def workspace(call: Call) -> int:
     """Return the bytes of packed weights and of all threads' scratch memory."""
     correlation = _correlation(call)
     g = correlation.geometry
     weights = math.prod(correlation.problem.w_shape) * correlation.dtype.itemsize
     return weights + g.scratch_bytes * min(g.tasks, threads.count())
-
-
-def _address(array: Array) -> int:
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -106,11 +125,14 @@ class _Correlation:
     """A forward or transposed convolution as the forward correlation that the kernel computes."""
 
     def __init__(self, call: Call) -> None:
-        self.is_forward = call.operation == "forward"
+        self.is_forward = call.operation in ("forward", "weight_gradient")
         self.problem = problem = call.problem if self.is_forward else call.problem.adjoint()
         self.dtype = np.dtype(call.accumulator)
         self.geometry = stencil_geometry(problem, self.dtype.name)
         self.fill = np.array([problem.padding_value, 0], self.dtype)
+        self._records: dict[tuple[int, int], Array] = {}
+        self.no_bias = np.zeros(1, self.dtype)
+        self.is_small = call.flops < threads.SMALL_FLOPS
         # Whether a vector of inputs can be loaded from the caller's rows, with the zeros of the border masked in.
         self.reads_rows = (
             problem.rank == 2
@@ -145,30 +167,54 @@ class _Correlation:
             self.run(x, dense, bias, packed, divisor)
             y[...] = dense
             return
-        words = g.words.copy()
-        by = np.array([divisor, 1 / divisor], self.dtype)
-        start = np.zeros(1, self.dtype) if bias is None else np.ascontiguousarray(bias, self.dtype)
-        source, sums, result = CODES[name_of(x.dtype)], CODES[self.dtype.name], CODES[name_of(y.dtype)]
-        words[:23] = (
-            *self._operand(x), *self._operand(y)[:-1], _address(packed), _address(start), _address(self.fill),
-            0 if divisor == 1.0 else _address(by), _address(words), kernels.block_packing(source, sums),
-            block(8, sums), block(4, sums), block(1, sums),
-            0 if sums == result else kernels.row_writing(sums, result), self.dtype.itemsize, y.itemsize,
+        words = self._words(CODES[name_of(x.dtype)], CODES[name_of(y.dtype)]).copy()
+        start = self.no_bias if bias is None else np.ascontiguousarray(bias, self.dtype)
+        words[:13] = (
+            *self.operand(x), *self.operand(y)[:-1], address_of(packed), address_of(start),
         )  # fmt: skip
-        words[_BIAS_STEP] = 0 if bias is None else start.itemsize
-        if self.reads_rows and source == sums == result and x.strides[-1] == x.itemsize:
-            words[_IN_PLACE:] = 1, block(8, sums, 1), block(4, sums, 1), p.spatial[-1], p.spatial[-2]
-        threads.run(kernels.correlation(), words, g.tasks, g.scratch_bytes, g.slice_tasks)
+        words[_ITSELF] = address_of(words)
+        if bias is not None:
+            words[_BIAS_STEP] = start.itemsize
+        if divisor != 1.0:
+            by = np.array([divisor, 1 / divisor], self.dtype)
+            words[_DIVISOR] = address_of(by)
+        if not self._is_quick_to_read(x):
+            words[_IN_PLACE] = 0
+        threads.run(kernels.correlation(), words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=self.is_small)
 
-    def _operand(self, array: Array) -> list[int]:
+    def _words(self, source: int, result: int) -> Array:
+        """Return the call record for arrays of two types, without what belongs to the arrays."""
+        found = self._records.get((source, result))
+        if found is not None:
+            return found
+        words, sums, p = self.geometry.words.copy(), CODES[self.dtype.name], self.problem
+        words[_FILL : _FILL + 10] = (
+            address_of(self.fill), 0, 0, kernels.block_packing(source, sums), block(8, sums), block(4, sums),
+            block(1, sums), 0 if sums == result else kernels.row_writing(sums, result), BYTES[sums], BYTES[result],
+        )  # fmt: skip
+        if self.reads_rows and source == sums == result:
+            words[_IN_PLACE:] = (
+                1, block(8, sums, 1), block(4, sums, 1), p.spatial[-1], p.spatial[-2], lanes_of(sums),
+            )  # fmt: skip
+        self._records[source, result] = words
+        return words
+
+    def _is_quick_to_read(self, x: Array) -> bool:
+        """Whether rows are dense, and those that a tile reads do not push each other out of a first-level cache."""
+        rows = self.problem.kernel[0] + 3
+        return x.strides[-1] == x.itemsize and rows * math.gcd(x.strides[-2], _SET_SPAN) <= _WAYS * _SET_SPAN
+
+    def operand(self, array: Array) -> list[int]:
         """Return an array's address and the bytes between neighbours (batch, channel, z, y, x)."""
         p = self.problem
         batch, *rest = array.strides if p.batched else (0, *array.strides)
         channel = rest.pop(0 if p.layout == "channels_first" else -1)
-        return [_address(array), batch, channel, *(0,) * (3 - p.rank), *rest]
+        return [address_of(array), batch, channel, *(0,) * (3 - p.rank), *rest]
 
 
-_BIAS_STEP, _IN_PLACE = (kernels.CALL.names.index(name) for name in ("bias_step", "in_place"))  # type: ignore[union-attr]
+_FILL, _DIVISOR, _ITSELF, _BIAS_STEP, _IN_PLACE = (
+    (kernels.CALL.names or ()).index(name) for name in ("fill", "divisor", "itself", "bias_step", "in_place")
+)
 
 
 def pack(call: Call, w: Array) -> Array:
@@ -182,6 +228,11 @@ def run(
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
     correlation = _correlation(call)
     weights, divisor = (w.product(call.problem), w.divisor) if isinstance(w, Factors) else (w, 1.0)
+    if call.operation == "weight_gradient":
+        dense = y if y.strides[-1] == y.itemsize else np.ascontiguousarray(y)
+        source = CODES[name_of(x.dtype)]
+        stencil_gradient.weight_gradient(call, weights, correlation.operand(x), correlation.operand(dense)[:-1], source)
+        return
     packed = correlation.pack(weights) if packed is None else packed
     x, y = (x, y) if correlation.is_forward else (y, x)
     correlation.run(x, y, bias, packed, divisor)

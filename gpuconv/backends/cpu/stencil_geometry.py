@@ -24,8 +24,6 @@ _SCRATCH_BYTES = 384 << 10
 """Packed input of a task: it stays in a second-level cache."""
 _TASK_FLOPS = 100e6
 """Most work of a task, so that a slice of tasks ends soon after a signal."""
-_SMALL_FLOPS = 400e3
-"""Work that one thread does sooner than it hands half of it over."""
 _LONGEST_ROW_BYTES = 8192
 
 
@@ -57,8 +55,9 @@ def _odd_lines(n: int) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def stencil_geometry(problem: ConvProblem, accumulator: str) -> Geometry:
-    """Return the tables of a forward problem."""
+def stencil_geometry(problem: ConvProblem, accumulator: str, tasks: int = 0) -> Geometry:
+    """Return the tables of a forward problem; at least `tasks` tasks are wanted, by default some for each thread."""
+    wanted = 1 if problem.flops < threads.SMALL_FLOPS else tasks or 4 * threads.count()
     size = np.dtype(accumulator).itemsize
     lanes = simd.vector_bits() // 8 // size
     kernel, stride, dilation = (_three(values, 1) for values in (problem.kernel, problem.stride, problem.dilation))
@@ -71,7 +70,7 @@ def stencil_geometry(problem: ConvProblem, accumulator: str) -> Geometry:
     classes = [s // g for s, g in zip(stride, shared, strict=True)]
     row_gap = dilation[1] // shared[1]
     least_rows = min(-(-(kernel[1] - c) // classes[1]) for c in range(min(classes[1], kernel[1])))
-    rows = 8 if least_rows >= 8 else 4
+    rows = 8 if least_rows >= 8 and simd.registers() == 32 else 4
     residues, place_reach = stride[2], reach[2] // stride[2]
 
     def layout(blocks: list[int]) -> tuple[int, int, int, int]:
@@ -83,11 +82,12 @@ def stencil_geometry(problem: ConvProblem, accumulator: str) -> Geometry:
 
     each = 2.0 * channels * (problem.out_channels // groups) * math.prod(kernel)
     images = problem.batch * groups
-    blocks = _blocks(output, reach, rows * row_gap, lanes, images, each, size, lambda b: channels * layout(b)[3])
+    blocks = _blocks(
+        output, reach, rows * row_gap, lanes, images, each, size, wanted, lambda b: channels * layout(b)[3]
+    )
     pitch, row_bytes, plane, channel_bytes = layout(blocks)
     counts = [-(-n // b) for n, b in zip(output, blocks, strict=True)]
     per_group = each * math.prod(blocks)
-    wanted = 1 if problem.flops < _SMALL_FLOPS else 4 * threads.count()
     chunk = max(
         1, min(groups, int(_TASK_FLOPS / max(per_group, 1)), groups * problem.batch * math.prod(counts) // wanted)
     )
@@ -125,24 +125,24 @@ def stencil_geometry(problem: ConvProblem, accumulator: str) -> Geometry:
         call[f"count_{name}"], call[f"block_{name}"], call[f"blocks_{name}"] = output[axis], blocks[axis], counts[axis]
         call[f"reach_{name}"] = reach[axis]
     call["reach_x"] = place_reach
-    tasks = problem.batch * -(-groups // chunk) * math.prod(counts)
+    number = problem.batch * -(-groups // chunk) * math.prod(counts)
     call["sums_offset"] = _round(channels * channel_bytes + 16 * lanes * size, 64)
     call["sums_step"] = _odd_lines((blocks[2] + lanes) * size)
     scratch = int(call["sums_offset"]) + 8 * int(call["sums_step"])
     slice_tasks = max(1, int(2 * _TASK_FLOPS / max(per_group * chunk, 1)))
-    return Geometry(call.reshape(1).view(np.int64), tasks, _round(scratch, 64), slice_tasks, tuple(slices), table)
+    return Geometry(call.reshape(1).view(np.int64), number, _round(scratch, 64), slice_tasks, tuple(slices), table)
 
 
 def _blocks(
-    output: list[int], reach: list[int], rows: int, lanes: int, images: int, each: float, size: int, scratch: Any
-) -> list[int]:
+    output: list[int], reach: list[int], rows: int, lanes: int, images: int, each: float, size: int, wanted: int,
+    scratch: Any,
+) -> list[int]:  # fmt: skip
     """Choose the block of outputs that a task takes.
 
     The whole output is divided, its first axis first, until the packed input fits its bound and there are enough
     tasks; an axis is not divided so far that its halo outweighs it.
     """
     blocks = list(output)
-    wanted = 1 if each * images * math.prod(output) < _SMALL_FLOPS else 4 * threads.count()
 
     def divide(axis: int) -> None:
         pieces = -(-output[axis] // blocks[axis]) + 1

@@ -9,21 +9,25 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
-from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.records import record, record_at
 from gpuconv.backends.cpu.rows import copy_places, copy_rows, fill_places, split_rows, write_places
 from gpuconv.backends.cpu.simd import call, load, read, store
+from gpuconv.backends.cpu.stencil_tiles import PART_BYTES
 from gpuconv.boundary import source_index
 
-__all__ = ["CALL", "block_packing", "correlation", "record", "row_packing", "row_writing", "source_place"]
-
-
-def record(names: str) -> np.dtype[Any]:
-    """Return the dtype of a record of int64."""
-    return np.dtype([(name, np.int64) for name in names.split()])
+__all__ = [
+    "CALL",
+    "PART_BYTES",
+    "block_packing",
+    "call_record",
+    "correlation",
+    "row_packing",
+    "row_writing",
+    "source_place",
+]
 
 
 CALL = record(
@@ -45,8 +49,8 @@ CALL = record(
     "residues used pitch row_bytes plane channel_bytes "
     # rows of sums that are yet to be converted
     "sums_offset sums_step "
-    # whether rows are read where x has them, by which functions, and the length of a row
-    "in_place edges_8 edges_4 size_x size_y"
+    # whether rows are read where x has them, by which functions, their length and number, and a vector's elements
+    "in_place edges_8 edges_4 size_x size_y lanes"
 )
 """One call; what belongs to the caller's arrays comes first."""
 
@@ -127,14 +131,7 @@ def _pack_row(to, start, first, count, pitch, advance, size_x, step, mode, is_ou
         fill_places(to + count * size, pitch - count, fill, accumulator)
 
 
-@intrinsic
-def _call_record(typingctx: Any, address: Any) -> Any:
-    """Return the address of a call record as a pointer."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(from_dtype(CALL))(types.int64), codegen
+call_record = record_at(CALL)
 
 
 @njit(error_model="numpy")
@@ -191,7 +188,7 @@ def _block_packing(source: int, accumulator: int, x_size: int, size: int, versio
             return
         x, to, plane, row, rows = read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40)
         qz, qy, qx, nx, again = read(a + 48), read(a + 56), read(a + 64), read(a + 72), read(a + 80)
-        p = carray(_call_record(read(a)), 1)[0]
+        p = carray(call_record(read(a)), 1)[0]
         size_z, size_y, size_x = p.high_z - p.low_z, p.high_y - p.low_y, p.high_x - p.low_x
         fill = load(p.fill, accumulator, accumulator)
         count, advance, mode = nx + p.reach_x, p.advance_x, p.mode
@@ -232,6 +229,28 @@ def _block_packing(source: int, accumulator: int, x_size: int, size: int, versio
                 place += p.row_bytes
 
     return pack
+
+
+@njit(error_model="numpy")
+def _in_place(p, rows, y, x, w, count, bias, first_x):  # type: ignore[no-untyped-def]
+    """Compute rows of outputs from where x lies; masks are for the ends of a row, since they cost registers."""
+    begin = min((max(-first_x, 0) + p.lanes - 1) // p.lanes * p.lanes, count)
+    whole = min(p.size_x - p.reach_x - first_x - begin, count - begin) // p.lanes * p.lanes
+    edges, inner = (p.edges_8, p.block_8) if rows == 8 else (p.edges_4, p.block_4)
+    if whole < 2 * p.lanes:
+        begin, whole = count, 0
+    for part in range(3):
+        function = inner if part == 1 else edges
+        first = 0 if part == 0 else begin if part == 1 else begin + whole
+        number = begin if part == 0 else whole if part == 1 else count - begin - whole
+        if number > 0:
+            call(
+                function,
+                (
+                    y + first * p.y_size, p.yy, x + first * p.xx, p.xy, p.column_step, p.parts, p.part_count, w, number,
+                    bias, p.divisor, first_x + first, p.size_x,
+                ),
+            )  # fmt: skip
 
 
 @functools.cache
@@ -282,13 +301,10 @@ def _correlation(version: int) -> Any:
                         if p.in_place and rows >= 4 and top >= 0 and top + needed - first <= p.size_y:
                             start = x + top * p.xy + (qx + p.offset_x) * p.xx
                             for output in range(group * p.outputs, (group + 1) * p.outputs):
-                                call(
-                                    p.edges_8 if rows == 8 else p.edges_4,
-                                    (
-                                        p.y + image * p.yn + (qy + first) * p.yy + qx * p.y_size + output * p.yc, p.yy,
-                                        start, p.xy, p.column_step, p.parts, p.part_count, p.w + output * p.w_bytes, nx,
-                                        p.bias + output * p.bias_step, p.divisor, qx + p.offset_x, p.size_x,
-                                    ),
+                                _in_place(
+                                    p, rows, p.y + image * p.yn + (qy + first) * p.yy + qx * p.y_size + output * p.yc,
+                                    start, p.w + output * p.w_bytes, nx, p.bias + output * p.bias_step,
+                                    qx + p.offset_x,
                                 )  # fmt: skip
                             # A later tile that is packed, which may begin a row before this one's end, packs its own.
                             packed_rows = -1

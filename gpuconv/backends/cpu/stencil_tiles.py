@@ -52,6 +52,14 @@ def _widths(rows: int) -> tuple[int, ...]:
     return {8: (1,), 4: (3, 2, 1), 1: (8, 4, 1)}[rows]
 
 
+def _unrolled_taps() -> tuple[int, ...]:
+    """Return the kernel rows that tiles of 4 rows have code of their own for, where no weight is loaded twice.
+
+    Narrow tiles take few turns of the shared loop, and its beginning and end are a larger part of them.
+    """
+    return (2, 3) if simd.registers() == 32 else (2, 3, 4, 5, 6, 7)
+
+
 @functools.cache
 def block(rows: int, code: int, edges: int = 0) -> int:
     """Return the address of the function that computes `rows` rows of outputs: `_stencil` without its literals."""
@@ -130,25 +138,21 @@ def _stencil(
                     builder.store(start, slot)
             corner = builder.add(x, builder.mul(first, constant(n * size)))
 
-            def masks(index: Any) -> dict[int, Any]:
-                """Return the masks of the tile's first and last loads of a column: only they can leave the row."""
-                if not has_edges:
-                    return {}
+            def masks(index: Any) -> list[Any]:
+                """Return the masks of the tile's loads of a column: each may leave the row on either side."""
                 place = builder.add(builder.add(first_x, builder.mul(first, constant(n))), builder.mul(index, dilation))
-                places = {v: builder.add(place, constant(v * n)) for v in {0, width - 1}}
-                return {v: _inside(builder, place, size_x, n) for v, place in places.items()}
+                places = [builder.add(place, constant(v * n)) for v in range(width)]
+                return [_inside(builder, place, size_x, n) for place in places] if has_edges else []
 
-            def section(at: Any, weights: Any, inside: dict[int, Any], active: list[int]) -> None:
+            def section(at: Any, weights: Any, inside: list[Any], active: list[int]) -> None:
                 """Add one input row to the active rows of sums; row r's weight lies r elements before `weights`."""
                 inputs = []
                 for v in range(width):
                     source = builder.add(at, constant(v * n * size))
-                    is_edge = v in inside
-                    inputs.append(
-                        simd.load_masked(builder, source, inside[v], a, n)
-                        if is_edge
-                        else load_vector(builder, source, a, n)
-                    )
+                    if has_edges:
+                        inputs.append(simd.load_masked(builder, source, inside[v], a, n))
+                    else:
+                        inputs.append(load_vector(builder, source, a, n))
                 for r in active:
                     weight = load_vector(builder, builder.add(weights, constant(-r * size)), a, 1)
                     weight = broadcast(builder, weight, n)
@@ -200,14 +204,14 @@ def _stencil(
                     every_row_apart()
                 else:
                     end = builder.append_basic_block("part.end")
-                    cases = (2, 3) if height == 4 else ()
-                    with builder.if_then(builder.icmp_signed(">=", taps, constant(height))):
-                        shared()
-                        builder.branch(end)
+                    cases = _unrolled_taps() if height == 4 else ()
                     for k in cases:
                         with builder.if_then(builder.icmp_signed("==", taps, constant(k))):
                             few(k)
                             builder.branch(end)
+                    with builder.if_then(builder.icmp_signed(">=", taps, constant(height))):
+                        shared()
+                        builder.branch(end)
                     every_row_apart()
                     builder.branch(end)
                     builder.position_at_end(end)

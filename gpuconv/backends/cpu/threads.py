@@ -33,7 +33,10 @@ from gpuconv.backends.cpu.memory import LINE
 
 Array = np.ndarray[Any, Any]
 
-__all__ = ["count", "run"]
+__all__ = ["SMALL_FLOPS", "count", "run"]
+
+SMALL_FLOPS = 400e3
+"""Work that one thread does sooner than it hands half of it over."""
 
 _PARKED, _SPINNING, _BUSY = 0, 1, 2
 _NEXT, _TASKS, _ACTIVE, _SLOT, _KERNEL, _PARAMETERS, _SCRATCH, _SCRATCH_SIZE = range(8)

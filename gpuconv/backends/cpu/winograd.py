@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv.backends.cpu import gemm, memory, threads
-from gpuconv.backends.cpu.memory import LINE
+from gpuconv.backends.cpu import gemm, memory, threads, winograd_gradient
+from gpuconv.backends.cpu.memory import LINE, address_of
 from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, possible_forms
 from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel, products
 from gpuconv.dispatch import Call
@@ -29,6 +29,7 @@ __all__ = ["cost", "pack", "run", "supports", "workspace"]
 
 _LEAST_CHANNELS = 16
 """Sums of fewer channels are too short for the bound on the error, and too few for the transforms to pay."""
+_LEAST_POSITIONS = 48
 _MOST_PHASES = 64
 _SECONDS_OF_ONE = 1.2e-9
 """An output's, where they lie too far apart to be written by vectors."""
@@ -81,12 +82,12 @@ def _phases(call: Call) -> tuple[_Phase, ...]:
 @functools.lru_cache(maxsize=4096)
 def supports(call: Call, device: Device) -> str | None:
     """Return None, or the reason why it cannot serve the call."""
-    if call.operation == "weight_gradient":
-        return "it does not compute weight gradients"
     if call.dtype != "float32":
         return "it computes in float32 only"
     if call.precision == "highest":
         return "precision='highest' excludes transforms"
+    if call.operation == "weight_gradient":
+        return _supports_gradient(call.problem)
     if call.operation != "forward" and call.problem.padding_mode != "zeros":
         return "the gradient of a border other than zeros is folded by direct"
     problem = call.problem if call.operation == "forward" else call.problem.adjoint()
@@ -104,8 +105,24 @@ def supports(call: Call, device: Device) -> str | None:
     return None
 
 
+def _supports_gradient(problem: ConvProblem) -> str | None:
+    if math.prod(problem.w_shape) == 0:
+        return "the result is empty"
+    if min(problem.in_channels, problem.out_channels) // problem.groups < _LEAST_CHANNELS:
+        return f"its weight gradients need at least {_LEAST_CHANNELS} channels and outputs in each group"
+    if problem.batch * math.prod(problem.output) < _LEAST_POSITIONS:
+        return f"sums of fewer than {_LEAST_POSITIONS} positions are too short for the bound on its error"
+    if any(b > 1 for b in problem.input_dilation):
+        return "its weight gradients take no input dilation"
+    if not winograd_gradient.possible(problem):
+        return "it needs a kernel of 2 or more taps along one of the last two axes, after division by the stride"
+    return None
+
+
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
+    if call.operation == "weight_gradient":
+        return winograd_gradient.cost(call.problem, device.threads)
     total = 0.0
     for phase in _phases(call):
         if phase.call is None:
@@ -123,6 +140,8 @@ def cost(call: Call, device: Device) -> float:
 
 def workspace(call: Call) -> int:
     """Return the bytes of transformed weights and inputs and of all threads' scratch memory."""
+    if call.operation == "weight_gradient":
+        return winograd_gradient.workspace(call.problem)
     weights, most = 0, 0
     for phase in _phases(call):
         if phase.call is not None and phase.is_transformed:
@@ -136,15 +155,11 @@ def workspace(call: Call) -> int:
     return weights + most
 
 
-def _address(array: Array) -> int:
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
-
-
 def _operand(problem: ConvProblem, array: Array) -> list[int]:
     """Return x's or y's address and the bytes between neighbours: batch, channel, z, y, x."""
     batch, *rest = array.strides if problem.batched else (0, *array.strides)
     channel = rest.pop(0 if problem.layout == "channels_first" else -1)
-    return [_address(array), batch, channel, *(0,) * (3 - problem.rank), *rest]
+    return [address_of(array), batch, channel, *(0,) * (3 - problem.rank), *rest]
 
 
 def _correlated(call: Call, w: Array) -> Array:
@@ -163,15 +178,15 @@ def _weights(problem: ConvProblem, w: Array) -> list[int]:
     """Return w's address and the bytes between neighbours: group, output, channel, z, y, x."""
     outputs, channels, *spatial = w.strides
     group = outputs * (problem.out_channels // problem.groups)
-    return [_address(w), group, outputs, channels, *(0,) * (3 - problem.rank), *spatial]
+    return [address_of(w), group, outputs, channels, *(0,) * (3 - problem.rank), *spatial]
 
 
 def _line(array: Array) -> int:
-    return -(-_address(array) // LINE) * LINE
+    return -(-address_of(array) // LINE) * LINE
 
 
 def pack(call: Call, w: Array) -> Array:
-    """Return the transformed weights of all phases, each of which has room to begin at a cache line."""
+    """Return the transformed weights of the phases that gain by it, each with room to begin at a cache line."""
     sizes = _packed_sizes(call)
     packed = np.empty(sum(sizes), np.uint8)
     correlated, start = _correlated(call, w), 0
@@ -186,9 +201,16 @@ def pack(call: Call, w: Array) -> Array:
 @functools.lru_cache(maxsize=1024)
 def _packed_sizes(call: Call) -> tuple[int, ...]:
     return tuple(
-        geometry(phase.call.problem, True).weight_bytes + LINE if phase.call is not None and phase.is_transformed else 0
+        geometry(phase.call.problem, True).weight_bytes + LINE
+        if phase.call is not None and phase.is_transformed and _is_worth_packing(phase.call.problem)
+        else 0
         for phase in _phases(call)
     )
+
+
+def _is_worth_packing(problem: ConvProblem) -> bool:
+    """Whether transformed weights, which are larger, are read sooner than the plain ones are transformed in a call."""
+    return geometry(problem, True).seconds < geometry(problem, False).seconds
 
 
 def _transform(problem: ConvProblem, w: Array, to: int, g: Geometry) -> None:
@@ -200,13 +222,16 @@ def _transform(problem: ConvProblem, w: Array, to: int, g: Geometry) -> None:
 
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
+    if call.operation == "weight_gradient":
+        winograd_gradient.weight_gradient(call, x, w, y)
+        return
     if call.operation != "forward":
         x, y = y, x
     sums_bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
     phases, correlated = _phases(call), _correlated(call, w)
     start = 0
     for phase, size in zip(phases, _packed_sizes(call), strict=True):
-        part, mine = y[phase.outputs], None if packed is None else packed[start : start + size]
+        part, mine = y[phase.outputs], None if packed is None or not size else packed[start : start + size]
         start += size
         if phase.call is None:
             across = call.problem.rank if call.problem.layout == "channels_first" else 0
@@ -234,8 +259,8 @@ def _correlate(problem: ConvProblem, x: Array, w: Array, y: Array, bias: Array |
     fill = np.array([problem.padding_value], np.float32)
     words = g.words.copy()
     words[: _STAGE + 2] = (
-        *_operand(problem, x), *_operand(problem, y), *_weights(problem, w), 0 if bias is None else _address(bias),
-        _address(fill), u, v, INPUTS, products(),
+        *_operand(problem, x), *_operand(problem, y), *_weights(problem, w), 0 if bias is None else address_of(bias),
+        address_of(fill), u, v, INPUTS, products(),
     )  # fmt: skip
     code = kernel(g.form)
     if g.split:

@@ -16,9 +16,11 @@ from gpuconv.tuning import CPU_WINOGRAD
 if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
 
-__all__ = ["Geometry", "geometry", "possible_forms"]
+__all__ = [
+    "OUTPUTS", "Geometry", "along_axes", "geometry", "odd_lines", "parts_of", "possible_forms", "spans", "tiles_of",
+]  # fmt: skip
 
-_OUTPUTS = {2: (5, 4, 3), 3: (4, 3, 2), 4: (3,), 5: (2,)}
+OUTPUTS = {2: (5, 4, 3), 3: (4, 3, 2), 4: (3,), 5: (2,)}
 """Outputs along an axis that tiles may have, by the kernel's taps."""
 _LARGE_TILE_CHANNELS = 32
 """Channels below which the largest error of tiles with 36 products could pass that of a direct sum of the same
@@ -65,43 +67,51 @@ _LONG_TAPS = (3, 4)
 _MOST_PARTS = 64
 
 
+def along_axes(problem: ConvProblem) -> tuple[tuple[int, int], ...]:
+    """Return the kernel, the stride and the dilation along the last two axes, each (y, x)."""
+    return tuple((1, *values)[-2:] for values in (problem.kernel, problem.stride, problem.dilation))  # type: ignore[misc]
+
+
 def possible_forms(problem: ConvProblem) -> tuple[int, ...]:
     """Return the forms that compute a correlation; empty where none does."""
-    (ky, kx), (sy, sx), (dy, dx) = ((1, *values)[-2:] for values in (problem.kernel, problem.stride, problem.dilation))
+    (ky, kx), (sy, sx), (dy, dx) = along_axes(problem)
     if any(k > 1 and s > 1 and d > 1 for k, s, d in ((ky, sy, dy), (kx, sx, dx))):
         return ()
     longest = max(-(-ky // sy), -(-kx // sx))
     found: list[int] = []
-    whole = (longest,) if longest in _OUTPUTS else _LONG_TAPS if longest > 1 else ()
+    whole = (longest,) if longest in OUTPUTS else _LONG_TAPS if longest > 1 else ()
     for taps in _PART_TAPS.get(longest, whole):
         if ky == 1:
-            found += (1100 + 10 * m + taps for m in _OUTPUTS[taps])
+            found += (1100 + 10 * m + taps for m in OUTPUTS[taps])
         elif kx == 1:
-            found += (1000 * m + 100 * taps + 11 for m in _OUTPUTS[taps])
+            found += (1000 * m + 100 * taps + 11 for m in OUTPUTS[taps])
         else:
             is_long = problem.in_channels // problem.groups >= _LARGE_TILE_CHANNELS
-            found += (1010 * m + 101 * taps for m in _OUTPUTS[taps] if is_long or m + taps <= 6)
+            found += (1010 * m + 101 * taps for m in OUTPUTS[taps] if is_long or m + taps <= 6)
     return tuple(form for form in found if len(_parts(problem, form)) <= _MOST_PARTS)
 
 
-def _parts(problem: ConvProblem, form: int) -> list[tuple[int, int, int]]:
+def parts_of(problem: ConvProblem, taps_y: int, taps_x: int) -> list[tuple[int, int, int]]:
     """Return the first taps (z, y, x) of the parts of a kernel, those of the same y and x together.
 
     With a stride, every stride-th tap of a plane's axis meets every stride-th input, which makes a part of stride 1;
-    a longer one is divided again. Each part is a correlation of its own, and their sum is taken of the products: to the
-    kernel they are further input channels.
+    one of more than `taps_y` by `taps_x` taps is divided again. Each part is a correlation of its own, and their sum is
+    taken of the products: to the kernel they are further input channels.
     """
     kz, ky, kx = (1, 1, *problem.kernel)[-3:]
 
     def first(kernel: int, stride: int, taps: int) -> list[int]:
         return [t for phase in range(min(stride, kernel)) for t in range(phase, kernel, stride * taps)]
 
-    sy, sx = (1, *problem.stride)[-2:]
-    down, across = first(ky, sy, form // 100 % 10), first(kx, sx, form % 10)
-    return [(z, y, x) for y in down for x in across for z in range(kz)]
+    _, (sy, sx), _ = along_axes(problem)
+    return [(z, y, x) for y in first(ky, sy, taps_y) for x in first(kx, sx, taps_x) for z in range(kz)]
 
 
-def _tiles(outputs: int, dilation: int, m: int) -> int:
+def _parts(problem: ConvProblem, form: int) -> list[tuple[int, int, int]]:
+    return parts_of(problem, form // 100 % 10, form % 10)
+
+
+def tiles_of(outputs: int, dilation: int, m: int) -> int:
     """Return the tiles of an axis: one for each m outputs of each of `dilation` interleaved convolutions."""
     return outputs // (dilation * m) * dilation + min(dilation, outputs % (dilation * m))
 
@@ -110,7 +120,7 @@ def _origin(tile: int, dilation: int, m: int) -> int:
     return tile // dilation * (dilation * m) + tile % dilation
 
 
-def _spans(tiles: int, block: int, dilation: int, m: int, n: int) -> int:
+def spans(tiles: int, block: int, dilation: int, m: int, n: int) -> int:
     """Return the most inputs along an axis that a block of tiles reads."""
     return max(
         _origin(min(first + block, tiles) - 1, dilation, m) - _origin(first, dilation, m) + dilation * (n - 1) + 1
@@ -129,7 +139,7 @@ def _round(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def _odd_lines(n: int) -> int:
+def odd_lines(n: int) -> int:
     """Return at least n bytes that are an odd number of cache lines, or of vectors beyond a line."""
     line = max(64, VECTOR)
     return (-(-n // line) | 1) * line
@@ -202,7 +212,7 @@ def _sizes(problem: ConvProblem, form: int) -> _Sizes:
     )
     return _Sizes(
         my, mx, ny, nx, ty, tx, out_y, out_x, dy, dx,
-        problem.batch * out_z, problem.groups, _tiles(out_y, dy, my), _tiles(out_x, dx, mx),
+        problem.batch * out_z, problem.groups, tiles_of(out_y, dy, my), tiles_of(out_x, dx, mx),
         len(parts) * -(-problem.in_channels // problem.groups // LANES), made / (ny * nx * len(parts)),
         -(-problem.out_channels // problem.groups // (2 * LANES)),
     )  # fmt: skip
@@ -296,10 +306,10 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
         fields |= {f"low_{name}": low, f"size_{name}": high - low}
         # Negative padding has cropped already.
         fields[f"pad_{name}"] = max(before, 0)
-    height, width = _spans(tiles_y, block[1], dy, my, ny), _spans(tiles_x, block[2], dx, mx, nx)
+    height, width = spans(tiles_y, block[1], dy, my, ny), spans(tiles_x, block[2], dx, mx, nx)
     written = 1 if dy > 1 else max(1, min(block[1], _WRITTEN_PIXELS // (my * out_x)))
-    pixels = written * my * (_spans(tiles_x, block[2], dx, mx, mx))
-    fields |= {"written": written, "in_pitch": _odd_lines(width * VECTOR), "columns_pitch": _odd_lines(width * VECTOR)}
+    pixels = written * my * (spans(tiles_x, block[2], dx, mx, mx))
+    fields |= {"written": written, "in_pitch": odd_lines(width * VECTOR), "columns_pitch": odd_lines(width * VECTOR)}
     offset = 0
 
     def place(size: int) -> int:
@@ -310,19 +320,19 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
 
     place(height * fields["in_pitch"])
     fields["columns_offset"] = place(ny * fields["columns_pitch"])
-    fields["v_step"] = _odd_lines(tiles * vectors * VECTOR)
+    fields["v_step"] = odd_lines(tiles * vectors * VECTOR)
     fields["v_block"] = products * fields["v_step"]
     fields["v_offset"] = place(0 if split else fields["v_block"])
-    fields["m_step"] = _odd_lines(tiles * 2 * VECTOR)
+    fields["m_step"] = odd_lines(tiles * 2 * VECTOR)
     fields["m_offset"] = place(products * fields["m_step"])
     fields["pixels_offset"] = place(pixels * VECTOR)
     fields["edge_offset"] = place((my * mx + 2) * VECTOR)
     taps_bytes = (ty * tx + 1) * LANES * VECTOR
     fields["taps_offset"] = place(taps_bytes)
-    fields["u_step"] = _odd_lines(vectors * LANES * 2 * VECTOR)
+    fields["u_step"] = odd_lines(vectors * LANES * 2 * VECTOR)
     fields["u_block"] = products * fields["u_step"]
     fields["u_group"] = blocks_k * fields["u_block"]
-    fields["u_scratch_step"] = _odd_lines(chunk * LANES * 2 * VECTOR)
+    fields["u_scratch_step"] = odd_lines(chunk * LANES * 2 * VECTOR)
     fields["u_offset"] = place(products * fields["u_scratch_step"] if inside else 0)
     for name, value in fields.items():
         c[name] = value

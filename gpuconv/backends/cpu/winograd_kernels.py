@@ -15,8 +15,10 @@ import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.records import record
 from gpuconv.backends.cpu.simd import load, read, store
 from gpuconv.backends.cpu.winograd_tiles import (
+    INPUT_MATRIX,
     LANES,
     VECTOR,
     call_products,
@@ -24,11 +26,11 @@ from gpuconv.backends.cpu.winograd_tiles import (
     fill_pixels,
     forms,
     gather_pixel,
-    input_columns,
-    input_rows,
     most_tiles,
     multiply,
     output_tile,
+    tile_columns,
+    tile_rows,
     transform_weights,
     transpose,
     transpose_evens,
@@ -39,14 +41,23 @@ from gpuconv.backends.cpu.winograd_tiles import (
 )
 from gpuconv.boundary import source_index
 
-__all__ = ["CALL", "FUSED", "INPUTS", "PRODUCTS", "WEIGHTS", "kernel", "products"]
+__all__ = [
+    "CALL",
+    "FUSED",
+    "INPUTS",
+    "PRODUCTS",
+    "WEIGHTS",
+    "is_finite",
+    "kernel",
+    "origin",
+    "pack_pixels",
+    "part_tap",
+    "products",
+    "taps_of",
+]  # fmt: skip
 
 
-def _record(names: str) -> np.dtype[Any]:
-    return np.dtype([(name, np.int64) for name in names.split()])
-
-
-CALL = _record(
+CALL = record(
     # the arrays, the bytes between neighbours along each of their axes, and the transformed weights and inputs
     "x xn xc xz xy xx y yn yc yz yy yx w wg wo wc wz wy wx bias fill u v stage multiply "
     # channels and outputs of one group; vectors of channels, in all parts, in one and in a chunk that is summed apart
@@ -75,7 +86,7 @@ _source_index = njit(source_index, error_model="numpy")
 
 
 @njit(error_model="numpy")
-def _origin(tile, dilation, m):  # type: ignore[no-untyped-def]
+def origin(tile, dilation, m) -> Any:  # type: ignore[no-untyped-def]
     """Return the first output of a tile: `dilation` tiles are interleaved over dilation * m outputs."""
     return tile // dilation * (dilation * m) + tile % dilation
 
@@ -91,13 +102,13 @@ def _panel(tile, tiles):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
-def _first_tap(p, part, axis):  # type: ignore[no-untyped-def]
+def part_tap(p, part, axis) -> Any:  # type: ignore[no-untyped-def]
     """Return the first tap of a part along axis 0 to 2: z, y or x."""
     return read(p.first_taps + (3 * part + axis) * 8)
 
 
 @njit(error_model="numpy")
-def _taps(first, kernel, stride, most):  # type: ignore[no-untyped-def]
+def taps_of(first, kernel, stride, most) -> Any:  # type: ignore[no-untyped-def]
     """Return the taps of a part along an axis: every `stride`-th from its first on."""
     return min(most, (kernel - first + stride - 1) // stride)
 
@@ -131,7 +142,7 @@ def _read_pixels(p, to, source, count, channels):  # type: ignore[no-untyped-def
 
 
 @njit(error_model="numpy")
-def _pack(p, x, z, channels, y0, rows, x0, columns, to):  # type: ignore[no-untyped-def]
+def pack_pixels(p, x, z, channels, y0, rows, x0, columns, to) -> None:  # type: ignore[no-untyped-def]
     """Copy a window of a plane's vector of channels to pixels, borders filled in; z below 0 is a plane of the border.
 
     The window begins at (y0, x0) and takes every `stride_y`-th row and every `stride_x`-th column.
@@ -164,20 +175,22 @@ def _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form):  #
     n0, images, r0, rows, q0, columns = b
     part, channel = vector // p.part_vectors, vector % p.part_vectors * LANES
     channels = min(LANES, p.channels - channel)
-    y0, x0 = _origin(r0, p.dilation_y, my), _origin(q0, p.dilation_x, mx)
-    height = _origin(r0 + rows - 1, p.dilation_y, my) + p.dilation_y * (ny - 1) + 1 - y0
-    width = _origin(q0 + columns - 1, p.dilation_x, mx) + p.dilation_x * (nx - 1) + 1 - x0
-    first_y = y0 * p.stride_y + _first_tap(p, part, 1) * p.dilation_y - p.pad_y
-    first_x = x0 * p.stride_x + _first_tap(p, part, 2) * p.dilation_x - p.pad_x
-    first_z = _first_tap(p, part, 0) * p.dilation_z - p.pad_z
+    y0, x0 = origin(r0, p.dilation_y, my), origin(q0, p.dilation_x, mx)
+    height = origin(r0 + rows - 1, p.dilation_y, my) + p.dilation_y * (ny - 1) + 1 - y0
+    width = origin(q0 + columns - 1, p.dilation_x, mx) + p.dilation_x * (nx - 1) + 1 - x0
+    first_y = y0 * p.stride_y + part_tap(p, part, 1) * p.dilation_y - p.pad_y
+    first_x = x0 * p.stride_x + part_tap(p, part, 2) * p.dilation_x - p.pad_x
+    first_z = part_tap(p, part, 0) * p.dilation_z - p.pad_z
     tiles, transformed = images * rows * columns, scratch + p.columns_offset
     for image in range(images):
         x = p.x + (n0 + image) // p.out_z * p.xn + (group * p.channels + channel) * p.xc
         z = _source_index(p.mode, (n0 + image) % p.out_z * p.stride_z + first_z, p.size_z)
-        _pack(p, x, z, channels, first_y, height, first_x, width, scratch)
+        pack_pixels(p, x, z, channels, first_y, height, first_x, width, scratch)
         for r in range(rows):
-            first = scratch + (_origin(r0 + r, p.dilation_y, my) - y0) * p.in_pitch
-            input_columns(transformed, p.columns_pitch, first, p.dilation_y * p.in_pitch, width, form)
+            first = scratch + (origin(r0 + r, p.dilation_y, my) - y0) * p.in_pitch
+            tile_columns(
+                transformed, p.columns_pitch, first, p.dilation_y * p.in_pitch, width, form, INPUT_MATRIX
+            )  # fmt: skip
             q, first_tile = 0, (image * rows + r) * columns
             while q < columns:
                 # A run of tiles within a panel, whose first inputs are equally far apart.
@@ -188,9 +201,9 @@ def _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form):  #
                     advance = VECTOR
                     end = min(end, (q0 + q) // p.dilation_x * p.dilation_x + p.dilation_x - q0)
                 to = v + (start * p.vectors + vector * most + first_tile + q - start) * VECTOR
-                source = transformed + (_origin(q0 + q, p.dilation_x, mx) - x0) * VECTOR
+                source = transformed + (origin(q0 + q, p.dilation_x, mx) - x0) * VECTOR
                 step = p.dilation_x * VECTOR
-                input_rows(to, p.v_step, source, p.columns_pitch, step, advance, end - q, form)
+                tile_rows(to, p.v_step, source, p.columns_pitch, step, advance, end - q, form, INPUT_MATRIX)
                 q = end
 
 
@@ -210,9 +223,9 @@ def _transform_weights(p, group, block, first, vectors, u, u_step, taps, product
             part, channel = (first + vector) // p.part_vectors, (first + vector) % p.part_vectors * LANES
             channels = min(LANES, p.channels - channel) if outputs > 0 else 0
             to = u + (vector * LANES * 2 + half) * VECTOR
-            tap_y, tap_x = _first_tap(p, part, 1), _first_tap(p, part, 2)
+            tap_y, tap_x = part_tap(p, part, 1), part_tap(p, part, 2)
             w = p.w + group * p.wg + output * p.wo + channel * p.wc
-            w += _first_tap(p, part, 0) * p.wz + tap_y * p.wy + tap_x * p.wx
+            w += part_tap(p, part, 0) * p.wz + tap_y * p.wy + tap_x * p.wx
             if channels > 0 and are_taps_dense and p.wx > 0 and p.wc == 4 * count:
                 elements = channels * count
                 whole = elements // LANES if outputs == LANES else 0
@@ -229,8 +242,8 @@ def _transform_weights(p, group, block, first, vectors, u, u_step, taps, product
                 fill_pixels(taps, channels * count, np.float32(0))
                 step_y, step_x = p.stride_y * p.wy, p.stride_x * p.wx
                 for c in range(channels):
-                    for i in range(_taps(tap_y, p.kernel_y, p.stride_y, ty)):
-                        for j in range(_taps(tap_x, p.kernel_x, p.stride_x, tx)):
+                    for i in range(taps_of(tap_y, p.kernel_y, p.stride_y, ty)):
+                        for j in range(taps_of(tap_x, p.kernel_x, p.stride_x, tx)):
                             at = taps + ((c * ty + i) * tx + j) * VECTOR
                             gather_pixel(at, w + c * p.wc + i * step_y + j * step_x, p.wo, outputs)
             transform_weights(to, u_step, first_tap, taps_step, channels, 2 * VECTOR, form)
@@ -252,8 +265,8 @@ def _multiply_all(p, b, group, block, v, scratch, ny, ty, nx, tx, form):  # type
         vectors = min(p.chunk, p.vectors - first)
         # Parts after the first that lack the last tap of an axis: their weights at infinity are 0.
         part = first // together * p.parts_together
-        lacks_y = part > 0 and _taps(_first_tap(p, part, 1), p.kernel_y, p.stride_y, ty) < ty
-        lacks_x = part > 0 and _taps(_first_tap(p, part, 2), p.kernel_x, p.stride_x, tx) < tx
+        lacks_y = part > 0 and taps_of(part_tap(p, part, 1), p.kernel_y, p.stride_y, ty) < ty
+        lacks_x = part > 0 and taps_of(part_tap(p, part, 2), p.kernel_x, p.stride_x, tx) < tx
         if p.u == 0:
             u, u_step = scratch + p.u_offset, p.u_scratch_step
             _transform_weights(
@@ -320,7 +333,8 @@ def _repair(p, pixels, image, group, output, outputs, y0, rows, x0, columns):  #
 
 
 @njit(error_model="numpy")
-def _is_finite(vector):  # type: ignore[no-untyped-def]
+def is_finite(vector) -> Any:  # type: ignore[no-untyped-def]
+    """Whether all numbers of a vector are."""
     for k in range(LANES):
         value = load(vector + 4 * k, 0, 0)
         if value - value != 0:
@@ -356,11 +370,11 @@ def _write_pixels(p, y, source, count, outputs):  # type: ignore[no-untyped-def]
 def _write_outputs(p, b, group, block, scratch, my, mx, form):  # type: ignore[no-untyped-def]
     """Transform the products of a block of tiles and a block of output channels, and write the outputs."""
     n0, images, r0, rows, q0, columns = b
-    x0, edge = _origin(q0, p.dilation_x, mx), scratch + p.edge_offset
+    x0, edge = origin(q0, p.dilation_x, mx), scratch + p.edge_offset
     bias, total = edge + my * mx * VECTOR, edge + (my * mx + 1) * VECTOR
     end = p.out_x
     if q0 + columns < p.tiles_x:
-        end = _origin(q0 + columns, p.dilation_x, mx)
+        end = origin(q0 + columns, p.dilation_x, mx)
     width, pixels = end - x0, scratch + p.pixels_offset
     for half in range(2):
         output = (2 * block + half) * LANES
@@ -375,14 +389,14 @@ def _write_outputs(p, b, group, block, scratch, my, mx, form):  # type: ignore[n
             corner += (group * p.outputs + output) * p.yc
             for r in range(0, rows, p.written):
                 together = min(p.written, rows - r)
-                y0 = _origin(r0 + r, p.dilation_y, my)
+                y0 = origin(r0 + r, p.dilation_y, my)
                 lines = min(together * my, (p.out_y - y0 + p.dilation_y - 1) // p.dilation_y)
                 fill_pixels(total, 1, np.float32(0))
                 for s in range(together):
                     for q in range(columns):
                         tile = (image * rows + r + s) * columns + q
                         products = scratch + p.m_offset + (2 * tile + half) * VECTOR
-                        at = _origin(q0 + q, p.dilation_x, mx) - x0
+                        at = origin(q0 + q, p.dilation_x, mx) - x0
                         to = pixels + (s * my * width + at) * VECTOR
                         if at + p.dilation_x * (mx - 1) < width:
                             output_tile(
@@ -396,7 +410,7 @@ def _write_outputs(p, b, group, block, scratch, my, mx, form):  # type: ignore[n
                                 to + i * width * VECTOR, p.dilation_x * VECTOR, edge + i * mx * VECTOR, VECTOR,
                                 inside, LANES,
                             )  # fmt: skip
-                if not _is_finite(total):
+                if not is_finite(total):
                     _repair(p, pixels, n0 + image, group, output, outputs, y0, lines, x0, width)
                 step = p.dilation_y * p.yy
                 if step == width * p.yx:

@@ -30,18 +30,20 @@ from gpuconv.backends.cpu.simd import (
 from gpuconv.transforms import Matrix, Winograd, winograd
 
 __all__ = [
+    "INPUT_MATRIX",
     "LANES",
     "VECTOR",
+    "WEIGHTS_MATRIX",
     "call_products",
     "copy_pixels",
     "fill_pixels",
     "forms",
     "gather_pixel",
-    "input_columns",
-    "input_rows",
     "most_tiles",
     "multiply",
     "output_tile",
+    "tile_columns",
+    "tile_rows",
     "transform_weights",
     "transpose",
     "transpose_evens",
@@ -54,6 +56,7 @@ __all__ = [
 _F32 = CODES["float32"]
 LANES = lanes_of(_F32)
 VECTOR = 4 * LANES
+INPUT_MATRIX, WEIGHTS_MATRIX = range(2)
 _I32 = ir.IntType(32)
 _I64 = types.int64
 
@@ -361,10 +364,15 @@ def copy_pixels(typingctx: Any, to: Any, to_step: Any, source: Any, step: Any, c
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, to_step, source, step, count, channels = args
-        mask = _mask(builder, channels)
-        with cgutils.for_range(builder, count) as loop:
-            value = _load_part(builder, builder.add(source, builder.mul(loop.index, step)), mask)
-            _store_part(builder, value, builder.add(to, builder.mul(loop.index, to_step)), mask)
+        with builder.if_else(builder.icmp_signed("==", channels, constant(LANES))) as (whole, part):
+            with whole, cgutils.for_range(builder, count) as loop:
+                value = _load(builder, builder.add(source, builder.mul(loop.index, step)))
+                _store(builder, value, builder.add(to, builder.mul(loop.index, to_step)))
+            with part:
+                mask = _mask(builder, channels)
+                with cgutils.for_range(builder, count) as loop:
+                    value = _load_part(builder, builder.add(source, builder.mul(loop.index, step)), mask)
+                    _store_part(builder, value, builder.add(to, builder.mul(loop.index, to_step)), mask)
         return context.get_dummy_value()
 
     return types.void(*[_I64] * 6), codegen
@@ -412,10 +420,19 @@ def _apply_to_runs(matrix: Matrix, method: Callable[..., list[Any]]) -> Any:
     return emit
 
 
+def _matrix(form: Winograd, which: int) -> Matrix:
+    return form.weights if which == WEIGHTS_MATRIX else form.input
+
+
 @intrinsic(prefer_literal=True)
-def input_columns(typingctx: Any, to: Any, to_step: Any, source: Any, step: Any, count: Any, form: Any) -> Any:
-    """Transform `count` neighbouring columns of pixels along y; rows are `step` and `to_step` bytes apart."""
-    matrix = forms(form.literal_value)[0].input
+def tile_columns(
+    typingctx: Any, to: Any, to_step: Any, source: Any, step: Any, count: Any, form: Any, which: Any
+) -> Any:
+    """Transform `count` neighbouring columns of pixels along y; rows are `step` and `to_step` bytes apart.
+
+    `which` is `INPUT_MATRIX`, or `WEIGHTS_MATRIX` for tiles that take the part of weights.
+    """
+    matrix = _matrix(forms(form.literal_value)[0], which.literal_value)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, to_step, source, step, count = args[:5]
@@ -425,24 +442,33 @@ def input_columns(typingctx: Any, to: Any, to_step: Any, source: Any, step: Any,
             emit(builder, builder.add(source, shift), step, builder.add(to, shift), to_step)
         return context.get_dummy_value()
 
-    return types.void(*[_I64] * 5, form), codegen
+    return types.void(*[_I64] * 5, form, which), codegen
 
 
 @intrinsic(prefer_literal=True)
-def input_rows(
-    typingctx: Any, to: Any, to_step: Any, source: Any, row: Any, step: Any, advance: Any, count: Any, form: Any
+def tile_rows(
+    typingctx: Any,
+    to: Any,
+    to_step: Any,
+    source: Any,
+    row: Any,
+    step: Any,
+    advance: Any,
+    count: Any,
+    form: Any,
+    which: Any,
 ) -> Any:
     """Transform `count` tiles along x, whose inputs are `advance` bytes apart and whose results are neighbours.
 
     One transformed row of all tiles comes after the other: few pages of memory are written to at a time.
     """
-    down, across = forms(form.literal_value)
+    down, across = (_matrix(matrices, which.literal_value) for matrices in forms(form.literal_value))
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, to_step, source, row, step, advance, count = args[:7]
-        emit = _apply_to_runs(across.input, _by_rows)
-        stride = builder.mul(to_step, constant(len(across.input)))
-        with cgutils.for_range(builder, constant(len(down.input))) as line:
+        emit = _apply_to_runs(across, _by_rows)
+        stride = builder.mul(to_step, constant(len(across)))
+        with cgutils.for_range(builder, constant(len(down))) as line:
             start = builder.add(source, builder.mul(row, line.index))
             goal = builder.add(to, builder.mul(stride, line.index))
             with cgutils.for_range(builder, count) as loop:
@@ -450,7 +476,7 @@ def input_rows(
                 emit(builder, builder.add(start, shift), step, builder.add(goal, shift_to), to_step)
         return context.get_dummy_value()
 
-    return types.void(*[_I64] * 7, form), codegen
+    return types.void(*[_I64] * 7, form, which), codegen
 
 
 @intrinsic(prefer_literal=True)
