@@ -216,3 +216,12 @@ def test_home_and_kind():
     found = interop.adopt(Foreign(x[:, :, ::-1]))
     assert found.bounds() == (x.ctypes.data, x.ctypes.data + x.nbytes)
     np.testing.assert_array_equal(memory.to_host(found), x[:, :, ::-1])
+
+
+def test_filters_of_images_compute_on_the_gpu_too():
+    x, w, _, _ = example()
+    image = x[0, 0]
+    for name, arguments in (("correlate", (w[0, 0],)), ("gaussian_filter", (0.6,))):
+        function = getattr(gpuconv.ndimage, name)
+        result = function(image, *arguments, mode="mirror", backend="cuda")
+        np.testing.assert_allclose(result, function(image, *arguments, mode="mirror"), rtol=1e-5, atol=1e-5)
