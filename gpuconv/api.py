@@ -357,8 +357,10 @@ def run(
     names for messages, and `written_shape` the shape of the result where a gradient is asked for.
     `padding_value` is what the "zeros" border of a forward operation holds.
     """
-    at_home = arrays.home(x, w)
-    backend = at_home if backend == "auto" else backend
+    if backend == "auto":
+        backend = arrays.home(x, w, bias, out)
+    else:
+        arrays.check_home(backend, x, w, bias, out)
     first, second = arrays.adopt(x), arrays.adopt(w)
     dtype = check_pair(first.dtype, second.dtype, names)
     key = (
@@ -373,7 +375,7 @@ def run(
     if bias is not None:
         bias_array = arrays.check_bias(bias, bias_channels(call), result_type)
     if out is None:
-        result = arrays.allocate(shape, result_type)
+        result = arrays.allocate(shape, result_type, x)
     else:
         inputs = (first, second) if bias_array is None else (first, second, bias_array)
         result = arrays.check_out(out, shape, result_type, inputs)
@@ -410,7 +412,8 @@ def _ready(
     """Return the call that the arguments mean and the algorithm that serves it."""
     call = make_call(operation, rank, first, second, written, dtype, geometry, precision, padding_value)
     # Before the choice: what cannot be held need not be planned.
-    arrays.check_size(call.problem.shapes(operation)[2], result_dtype(to_numpy(dtype)))
+    if backend != "cuda":
+        arrays.check_size(call.problem.shapes(operation)[2], result_dtype(to_numpy(dtype)))
     return call, dispatch.choose(call, backend, algorithm)
 
 
@@ -480,7 +483,7 @@ def _geometry(a: dict[str, Any]) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def explain(function: Callable[..., Any], *args: Any, **arguments: Any) -> Explanation:
+def explain(function: Callable[..., Any], *args: Any, device: str | None = None, **arguments: Any) -> Explanation:
     """Return what ``function(*args, **arguments)`` would run, and why not the other algorithms; nothing is computed.
 
     Parameters
@@ -489,6 +492,9 @@ def explain(function: Callable[..., Any], *args: Any, **arguments: Any) -> Expla
         `conv1d` ... `conv_transpose3d`, or a function of `gpuconv.grad`.
     *args, **arguments
         As for `function`.
+    device : str, optional
+        A class of GPU, such as "a100" or "h200", to explain the CUDA backend for whether one is there or not. The
+        estimates are computed from its data sheet.
 
     Returns
     -------
@@ -502,6 +508,9 @@ def explain(function: Callable[..., Any], *args: Any, **arguments: Any) -> Expla
     >>> e = gpuconv.explain(gpuconv.conv2d, np.ones((1, 3, 8, 8)), np.ones((4, 3, 3, 3)), padding=1)
     >>> e.problem.y_shape, e.flops, e.chosen.backend
     ((1, 4, 8, 8), 13824, 'cpu')
+    >>> e = gpuconv.explain(gpuconv.conv2d, np.ones((1, 3, 8, 8)), np.ones((4, 3, 3, 3)), device="h200")
+    >>> e.chosen.backend
+    'cuda'
     """
     operation, rank, a = _bound(function, *args, **arguments)
     if operation == "input_gradient":
@@ -511,11 +520,13 @@ def explain(function: Callable[..., Any], *args: Any, **arguments: Any) -> Expla
     else:
         names, written = ("x", "w"), None
     first, second = (a[name] for name in names)
-    backend = arrays.home(first, second) if a["backend"] == "auto" else a["backend"]
+    backend = a["backend"]
+    if backend == "auto":
+        backend = arrays.home(first, second) if device is None else "cuda"
     first, second = arrays.adopt(first), arrays.adopt(second)
     dtype = check_pair(first.dtype, second.dtype, names)
     call = make_call(operation, rank, first.shape, second.shape, written, dtype, _geometry(a), a["precision"])
-    return dispatch.explain(call, backend, a["algorithm"])
+    return dispatch.explain(call, backend, a["algorithm"], device)
 
 
 class Plan:
@@ -549,10 +560,10 @@ class Plan:
                 raise TypeError(f"{name}= is an argument of the plan's call, not of plan")
         self._backend = arrays.home(w) if a["backend"] == "auto" else a["backend"]
         # Copies: what the caller does to the arrays later changes neither this plan nor one that is unpickled.
-        weights = arrays.adopt(w).copy()
+        weights = arrays.snapshot(w)
         dtype = check_pair(weights.dtype, weights.dtype, ("w", "w"))
         if a["bias"] is not None:
-            a["bias"] = arrays.adopt(a["bias"]).copy()
+            a["bias"] = arrays.snapshot(a["bias"])
             arguments = {**arguments, "bias": a["bias"]}
         self._state = (function, tuple(x_shape), weights, arguments, max_workspace)
         call = make_call(operation, rank, self._state[1], weights.shape, None, dtype, _geometry(a), a["precision"])
@@ -568,8 +579,9 @@ class Plan:
     def __call__(self, x: Any, *, out: Any = None) -> Any:
         """Return the convolution of `x`, whose shape and dtype must be the planned ones."""
         operation, rank, w, a = self._bound
-        if tuple(x.shape) != self._state[1]:
-            raise ShapeError(f"x has shape {tuple(x.shape)}; this plan takes {self._state[1]}")
+        shape = tuple(arrays.adopt(x).shape)
+        if shape != self._state[1]:
+            raise ShapeError(f"x has shape {shape}; this plan takes {self._state[1]}")
         return run(
             operation, rank, x, w, a["bias"], _geometry(a), a["precision"], self._backend, a["algorithm"], out,
             packed=self._packed,

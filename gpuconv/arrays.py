@@ -1,4 +1,4 @@
-"""Arrays in, the same kind out: adopt, allocate, check and give back NumPy arrays and torch tensors."""
+"""Arrays in, the same kind out: adopt, allocate, check and give back arrays of the host's memory and of a GPU's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,30 +17,48 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["adopt", "allocate", "check_bias", "check_out", "give_back", "home"]
+    from gpuconv.backends.cuda.interop import DeviceArray
+
+__all__ = [
+    "adopt",
+    "adopt_host",
+    "allocate",
+    "check_bias",
+    "check_home",
+    "check_host_out",
+    "check_out",
+    "give_back",
+    "home",
+    "snapshot",
+]
 
 
 def home(*values: Any) -> str:
-    """Return the backend that `backend="auto"` means for these arrays.
-
-    Raises
-    ------
-    UnsupportedError
-        For arrays in a GPU's memory, which no backend takes as they are yet.
-    """
+    """Return the backend that `backend="auto"` means for these arrays: "cuda" where one lies in a GPU's memory."""
     for value in values:
-        if type(value) is not np.ndarray and _on_gpu(value):
-            raise UnsupportedError(
-                f"an argument of type {type(value).__name__} lies in a GPU's memory; "
-                "pass NumPy arrays or CPU tensors, with backend='cuda' to compute on the GPU"
-            )
+        if type(value) is not np.ndarray and value is not None and _on_gpu(value):
+            return "cuda"
     return "cpu"
 
 
+def check_home(backend: str, *values: Any) -> None:
+    """Raise UnsupportedError where a backend of the host's memory is named for arrays in a GPU's."""
+    if backend != "cpu":
+        return
+    for value in values:
+        if type(value) is not np.ndarray and value is not None and _on_gpu(value):
+            raise UnsupportedError(
+                f"an argument of type {type(value).__name__} lies in a GPU's memory, and this call computes on "
+                "the CPU (backend='cpu'): copy it to the host"
+            )
+
+
 def _on_gpu(value: Any) -> bool:
-    if _is_torch(value):
-        return bool(value.device.type != "cpu")
-    return hasattr(value, "__cuda_array_interface__")
+    if isinstance(value, (list, tuple, int, float)):
+        return False
+    from gpuconv.backends.cuda import interop
+
+    return interop.is_on_gpu(value)
 
 
 def _is_torch(value: Any) -> bool:
@@ -48,11 +66,27 @@ def _is_torch(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def adopt(value: Any) -> Array:
+def adopt(value: Any) -> Array | DeviceArray:
     """Return `value` as an aligned NumPy array of native byte order, without a copy wherever there need be none.
+
+    An array in a GPU's memory stays there, as a `gpuconv.backends.cuda.interop.DeviceArray`.
 
     The caller's array is never written through the result unless it was passed as ``out``.
     """
+    if type(value) is not np.ndarray and _on_gpu(value):
+        from gpuconv.backends.cuda import interop
+
+        return interop.adopt(value)
+    return _adopt_host(value)
+
+
+def adopt_host(value: Any) -> Array:
+    """Return what `adopt` does, for what computes on the CPU only: an array in a GPU's memory is refused."""
+    check_home("cpu", value)
+    return _adopt_host(value)
+
+
+def _adopt_host(value: Any) -> Array:
     if type(value) is np.ndarray:
         array = value
     elif _is_torch(value):
@@ -62,6 +96,16 @@ def adopt(value: Any) -> Array:
     if not array.dtype.isnative:
         return array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.aligned else array.copy()
+
+
+def snapshot(value: Any) -> Array:
+    """Return a NumPy array of a value as it is now, which later changes of the value leave alone."""
+    array = adopt(value)
+    if isinstance(array, np.ndarray):
+        return array.copy()
+    from gpuconv.backends.cuda import memory
+
+    return memory.to_host(array)
 
 
 def _from_torch(tensor: Any) -> Array:
@@ -75,8 +119,10 @@ def _from_torch(tensor: Any) -> Array:
     return tensor.numpy()  # type: ignore[no-any-return]
 
 
-def give_back(result: Array, like: Any) -> Any:
+def give_back(result: Array | DeviceArray, like: Any) -> Any:
     """Return `result` in the kind of `like`: a torch tensor sharing its memory, or itself."""
+    if not isinstance(result, np.ndarray):
+        return result.owner
     if type(like) is np.ndarray or not _is_torch(like):
         return result
     import torch
@@ -105,8 +151,13 @@ _ALIGNED_BYTES = 16 << 10
 """Arrays from this size on begin at a cache line."""
 
 
-def allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return an uninitialised array, or raise MemoryError before touching any memory."""
+def allocate(shape: tuple[int, ...], dtype: np.dtype[Any], like: Any = None) -> Array | DeviceArray:
+    """Return an uninitialised array where `like` lies, or raise MemoryError before touching any memory."""
+    if type(like) is not np.ndarray and like is not None and _on_gpu(like):
+        from gpuconv.backends.cuda import interop, launch
+
+        with launch.faults():
+            return interop.allocate(shape, dtype, like)
     check_size(shape, dtype)
     size = math.prod(shape) * dtype.itemsize
     if size < _ALIGNED_BYTES:
@@ -117,27 +168,34 @@ def allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array, ...]) -> Array:
-    """Return `out` as a NumPy array once it is fit to be written.
+def check_out(
+    out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array | DeviceArray, ...]
+) -> Array | DeviceArray:
+    """Return `out` as an array to write to once it is fit to be written.
 
     Raises
     ------
     ShapeError, DtypeError, ValueError
         For a wrong shape, a wrong dtype, a read-only array or one that overlaps an input.
     """
+    array: Array | DeviceArray
     if isinstance(out, np.ndarray):
         array = np.asarray(out)
+    elif _is_torch(out) and (out.is_conj() or out.is_neg()):
+        raise ValueError("out is a lazily conjugated or negated tensor; it must hold its own values")
+    elif _on_gpu(out):
+        from gpuconv.backends.cuda import interop
+
+        array = interop.adopt(out)
     elif _is_torch(out):
-        if out.is_conj() or out.is_neg():
-            raise ValueError("out is a lazily conjugated or negated tensor; it must hold its own values")
         array = _from_torch(out)
     else:
-        raise DtypeError(f"out has type {type(out).__name__}; it must be a NumPy array or a CPU tensor")
+        raise DtypeError(f"out has type {type(out).__name__}; it must be a NumPy array, a tensor or a GPU's array")
     if array.shape != shape:
         raise ShapeError(f"out has shape {array.shape}; it must be {shape}")
     if array.dtype != dtype:
         raise DtypeError(f"out has dtype {array.dtype}; it must be {dtype}")
-    if not array.flags.writeable:
+    if not (array.flags.writeable if isinstance(array, np.ndarray) else array.writeable):
         raise ValueError("out is read-only; it must be writable")
     if _repeats(array):
         raise ValueError(f"out, of strides {array.strides}, repeats memory; every element must have its own")
@@ -147,7 +205,13 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tu
     return array
 
 
-def _repeats(array: Array) -> bool:
+def check_host_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array, ...]) -> Array:
+    """Return what `check_out` does, for what computes on the CPU only: an array in a GPU's memory is refused."""
+    check_home("cpu", out)
+    return cast("Array", check_out(out, shape, dtype, inputs))
+
+
+def _repeats(array: Array | DeviceArray) -> bool:
     """Return whether two elements of an array may share memory: whether an axis is as long as the next one's step."""
     span = array.itemsize
     for stride, n in sorted((abs(stride), n) for stride, n in zip(array.strides, array.shape, strict=True) if n > 1):
@@ -157,7 +221,12 @@ def _repeats(array: Array) -> bool:
     return False
 
 
-def _overlap(a: Array, b: Array) -> bool:
+def _overlap(a: Array | DeviceArray, b: Array | DeviceArray) -> bool:
+    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)):
+        if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+            return False
+        (first, end), (other_first, other_end) = a.bounds(), b.bounds()
+        return a.size > 0 and b.size > 0 and first < other_end and other_first < end
     if not np.may_share_memory(a, b):
         return False
     try:
@@ -166,7 +235,7 @@ def _overlap(a: Array, b: Array) -> bool:
         return True
 
 
-def check_bias(bias: Any, channels: int, dtype: np.dtype[Any]) -> Array | None:
+def check_bias(bias: Any, channels: int, dtype: np.dtype[Any]) -> Array | DeviceArray | None:
     """Return the bias as an array, or None; it has one entry a channel and the result's dtype."""
     if bias is None:
         return None

@@ -50,7 +50,7 @@ class Row(NamedTuple):
 class Report:
     """The rows of one run, the versions and the threads; `str` gives a table.
 
-    `load` is how many processes were running or waiting before the run began.
+    `load` is how many processes were running or waiting before the run began; of a GPU `threads` is 0.
     """
 
     def __init__(
@@ -62,7 +62,8 @@ class Report:
     def title(self) -> str:
         """The machine, its threads and the libraries, in one line."""
         libraries = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        return f"{self.device}, {self.threads} thread{'s' if self.threads > 1 else ''}; {libraries}"
+        threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else ""
+        return f"{self.device}{threads}; {libraries}"
 
     def __str__(self) -> str:
         peers = [name for name in self.versions if name != OURS]

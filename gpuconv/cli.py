@@ -126,8 +126,10 @@ def _parser() -> argparse.ArgumentParser:
         "bench",
         help="time this machine beside the libraries that are installed",
         description="Time gpuconv and, where they are installed, torch, SciPy and OpenCV on the same arrays with "
-        "equally many threads, in turn in one run, and compare the results. The table gives the least time of each.",
+        "equally many threads, in turn in one run, and compare the results. The table gives the least time of each. "
+        "With --backend cuda: beside torch (cuDNN) and CuPy's filters, on arrays in the GPU's memory.",
     )
+    bench.add_argument("--backend", choices=("cpu", "cuda"), default="cpu", help="what computes (%(default)s)")
     bench.add_argument("--group", action="append", metavar="NAME", help="only this group of cases; may be repeated")
     bench.add_argument("--seconds", type=_positive, default=0.3, help="for each case and library (%(default)s)")
     bench.add_argument("--threads", type=int, metavar="N", help="threads of every library; gpuconv's own by default")
@@ -203,12 +205,16 @@ def _info(_: argparse.Namespace) -> int:
 
 
 def _bench(a: argparse.Namespace) -> int:
-    from gpuconv import benchmark, imaging
+    from gpuconv import benchmark, benchmark_cuda, imaging
     from gpuconv.benchmark_cases import CASES
     from gpuconv.benchmark_functions import FUNCTIONS
+    from gpuconv.errors import BackendUnavailableError
 
+    on_gpu = a.backend == "cuda"
+    if on_gpu and a.functions:
+        raise _UsageError("--functions has no cases for --backend cuda")
     cases = FUNCTIONS if a.functions else CASES
-    groups = tuple(dict.fromkeys(case.group for case in cases))
+    groups = benchmark_cuda.GROUPS if on_gpu else tuple(dict.fromkeys(case.group for case in cases))
     for name in a.group or ():
         if name not in groups:
             raise _UsageError(f"--group {name} is unknown; valid are {', '.join(groups)}")
@@ -218,10 +224,14 @@ def _bench(a: argparse.Namespace) -> int:
     try:
         if a.plot is not None:
             imaging.check_output_name(a.plot)
-        threads = benchmark.set_threads(a.threads)
+        threads = 0 if on_gpu else benchmark.set_threads(a.threads)
     except (imaging.ImageError, ValueError) as error:
         raise _UsageError(str(error)) from None
-    report = benchmark.run(tuple(a.group or groups), a.seconds, threads, cases)
+    chosen = tuple(a.group or groups)
+    try:
+        report = benchmark_cuda.run(chosen, a.seconds) if on_gpu else benchmark.run(chosen, a.seconds, threads, cases)
+    except BackendUnavailableError as error:
+        raise _UsageError(str(error)) from None
     print(report)
     if a.markdown is not None:
         a.markdown.write_text(report.markdown(), encoding="utf-8")

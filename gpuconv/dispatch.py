@@ -162,17 +162,21 @@ def _reason(module: ModuleType, call: Call, device: Any) -> str | None:
     return reason
 
 
-def rows(call: Call, backend_name: str) -> tuple[Row, ...]:
-    """Return a row for every algorithm of one backend, in the registry's order."""
+def rows(call: Call, backend_name: str, device_name: str | None = None) -> tuple[Row, ...]:
+    """Return a row for every algorithm of one backend, in the registry's order.
+
+    `device_name` names a class of device in place of this machine's, which then need not be there.
+    """
     from gpuconv import calibration
 
     module = backend(backend_name)
-    missing = module.unavailable()
+    missing = module.unavailable() if device_name is None else None
     found = []
     for name in module.ALGORITHMS:
         reason, seconds = missing, None
         if reason is None:
-            candidate, device = algorithm(backend_name, name), module.device()
+            candidate = algorithm(backend_name, name)
+            device = module.device() if device_name is None else module.named_device(device_name)
             reason = _reason(candidate, call, device)
             if reason is None:
                 seconds = candidate.cost(call, device) * calibration.factor(backend_name, name, device.name)
@@ -256,11 +260,14 @@ class Explanation:
         The row that would run; None where the call would raise.
     """
 
-    def __init__(self, call: Call, backend_name: str, algorithm_name: str = "auto") -> None:
+    def __init__(
+        self, call: Call, backend_name: str, algorithm_name: str = "auto", device_name: str | None = None
+    ) -> None:
         self.problem, self.operation = call.problem, call.operation
         self.dtype, self.precision = call.dtype, call.precision
         self.flops, self.bytes = call.flops, call.bytes
-        self.rows = tuple(row for name in BACKENDS for row in rows(call, name))
+        named = {backend_name: device_name}
+        self.rows = tuple(row for name in BACKENDS for row in rows(call, name, named.get(name)))
         able = [
             row
             for row in self.rows
@@ -293,9 +300,11 @@ class Explanation:
         return f"<Explanation: {self.operation} {self.dtype} {self.problem.x_shape} runs {chosen}>"
 
 
-def explain(call: Call, backend_name: str, algorithm_name: str = "auto") -> Explanation:
-    """Return the explanation of a call on one backend."""
-    backend(backend_name)
+def explain(call: Call, backend_name: str, algorithm_name: str = "auto", device_name: str | None = None) -> Explanation:
+    """Return the explanation of a call on one backend, and on a named class of its devices where one is given."""
+    module = backend(backend_name)
     if algorithm_name != "auto":
         _check_algorithm(backend_name, algorithm_name)
-    return Explanation(call, backend_name, algorithm_name)
+    if device_name is not None and not hasattr(module, "named_device"):
+        raise UnsupportedError(f"device={device_name!r} names a GPU; backend {backend_name!r} has none")
+    return Explanation(call, backend_name, algorithm_name, device_name)

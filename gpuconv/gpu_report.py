@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuconv import reference, tuning
-from gpuconv.backends.cuda import Device, implicit_gemm, raw_depthwise, raw_loader
-from gpuconv.backends.cuda import implicit_gemm_geometry as geometry
+from gpuconv.backends.cuda import implicit_gemm_mma, named_device, raw_depthwise, raw_loader
+from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.dispatch import Call
 from gpuconv.dtypes import result_dtype, to_numpy
 from gpuconv.problem import ConvProblem
@@ -150,7 +150,7 @@ def _arrays(call: Call) -> tuple[Any, Any]:
 
 def _compute(runtime: Any, call: Call, first: Any, second: Any, out: Any, **more: Any) -> None:
     """Run the call on the arrays that it reads, in its callers' order."""
-    module: Any = raw_depthwise if _is_depthwise(call) else implicit_gemm
+    module: Any = raw_depthwise if _is_depthwise(call) else implicit_gemm_mma
     if call.operation == "forward":
         module.compute(runtime, call, first, second, out, None, **more)
     elif call.operation == "weight_gradient":
@@ -161,7 +161,7 @@ def _compute(runtime: Any, call: Call, first: Any, second: Any, out: Any, **more
 
 def _is_depthwise(call: Call) -> bool:
     """Whether the depthwise kernel serves the call, on a GPU that serves any."""
-    return raw_depthwise.supports(call, Device("", (8, 0), 1, simulated=False)) is None
+    return raw_depthwise.supports(call, named_device("a100")) is None
 
 
 def _bound(call: Call, wanted: Any) -> Any:
@@ -295,7 +295,7 @@ def _ours(runtime: Any, call: Call) -> Callable[[], Any]:
     out = runtime.empty(math.prod(shape), np.dtype(f"u{size}")).reshape(shape)
     if call.operation == "weight_gradient":
         return lambda: _compute(runtime, call, first, second, out)
-    module: Any = raw_depthwise if _is_depthwise(call) else implicit_gemm
+    module: Any = raw_depthwise if _is_depthwise(call) else implicit_gemm_mma
     packed = module.packed_for(runtime, call, second)
     return lambda: _compute(runtime, call, first, second, out, packed=packed)
 

@@ -291,9 +291,9 @@ def test_cuda_without_a_gpu() -> None:
     assert e.chosen != gpuconv.explain(CONV1, X1, W1).chosen
 
 
-def test_arrays_of_another_gpu_library_are_refused() -> None:
+def test_the_cpu_refuses_arrays_on_a_gpu() -> None:
     class OnGpu:
         __cuda_array_interface__: dict[str, Any] = {}
 
     with pytest.raises(UnsupportedError, match="type OnGpu lies in a GPU's memory"):
-        CONV1(OnGpu(), W1)
+        CONV1(OnGpu(), W1, backend="cpu")

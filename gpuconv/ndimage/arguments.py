@@ -46,8 +46,10 @@ def adopt(value: Any) -> Array:
     ------
     RuntimeError
         For a dtype that filters do not take; SciPy's kind of error.
+    UnsupportedError
+        For an array in a GPU's memory.
     """
-    array = arrays.adopt(value)
+    array = arrays.adopt_host(value)
     if name_of(array.dtype) not in (*_REAL, *_COMPLEX):
         raise RuntimeError(
             f"an array has dtype {array.dtype}, which is not supported; valid are {', '.join((*_REAL, *_COMPLEX))}"
@@ -83,7 +85,7 @@ def prepare_output(
     if out is not None:
         if output is not None:
             raise TypeError("both output and out are given; give one of them")
-        return arrays.check_out(out, shape, own, (x,))
+        return arrays.check_host_out(out, shape, own, (x,))
     if output is None:
         return np.empty(shape, own, like=x)
     if isinstance(output, str):

@@ -76,10 +76,9 @@ class Output(NamedTuple):
 
 def adopt(value: Any) -> Array:
     """Return a caller's array as NumPy's; one in a GPU's memory, a matrix or a masked array is refused."""
-    arrays.home(value)
     if isinstance(value, (np.matrix, np.ma.MaskedArray)):
         raise TypeError(f"inputs of type {type(value).__name__} are not supported; pass a plain array")
-    return arrays.adopt(value)
+    return arrays.adopt_host(value)
 
 
 def is_foreign(*inputs: Array) -> bool:
@@ -125,7 +124,7 @@ def target_of(out: Any, a: Array, b: Array, outputs: Sequence[Output]) -> Array 
     """Return the caller's `out` as an array once it is known to fit."""
     if out is None:
         return None
-    return arrays.check_out(out, tuple(output.length for output in outputs), np.result_type(a, b), (a, b))
+    return arrays.check_host_out(out, tuple(output.length for output in outputs), np.result_type(a, b), (a, b))
 
 
 def reversed_conjugate(a: Array, axes: Sequence[int]) -> Array:

@@ -1,7 +1,10 @@
 """Compile every kernel for real GPUs, on a machine without one; started by test_compile_gate.py in its own process.
 
-Prints a line of JSON for each kernel and target: its name, the target, whether it computes in double precision, and
-what ptxas says where there is a ptxas. Ends with status 3 and the reason where NVIDIA's compiler libraries are missing.
+Each kernel is compiled once, to PTX for the oldest target, and that by ptxas, where there is one, for four targets;
+kernels of other dtypes than float32, whose only difference is in the numbers, for two.
+Prints a line of JSON for each kernel: its name, whether it computes in double precision, and for each target what
+ptxas says. With an argument only kernels whose names contain it. Ends with status 3 and the reason where NVIDIA's
+compiler libraries are missing.
 """
 
 import importlib
@@ -23,23 +26,11 @@ except Exception as error:
     print(f"numba.cuda cannot be imported here ({type(error).__name__})")
     sys.exit(3)
 
-from gpuconv import tuning
-from gpuconv.backends.cuda import direct_kernels
+import gate_kernels
 
-TARGETS = ((8, 0), (9, 0))
-
-
-def kernels():
-    """Yield the name, the Python function and the argument types of every kernel."""
-    for dtype, tiles in tuning.CUDA_DIRECT_TILES.items():
-        scalar = getattr(types, dtype)
-        array, numbers = scalar[::1], types.int64[::1]
-        for tile in tiles:
-            for halo in (True, False):
-                name = f"direct {dtype} {tile.positions}x{tile.outputs} {'halo' if halo else 'single'}"
-                signature = (array, array, array, array, scalar, numbers, types.int64)
-                yield name, direct_kernels.convolution(dtype, tile, halo).py_func, signature
-        yield f"fold {dtype}", direct_kernels.fold(dtype).py_func, (array, array, numbers)
+OLDEST = (7, 5)
+TARGETS = ("sm_80", "sm_90")
+FLOAT32_TARGETS = ("sm_75", "sm_80", "sm_90", "sm_100")
 
 
 def nothing():
@@ -59,7 +50,7 @@ def require_compiler():
     """Leave with status 3 where not even the simplest kernel compiles, for want of NVIDIA's libraries."""
     try:
         pretend_runtime()
-        cuda.compile(nothing, (), device=False, abi="numba", cc=TARGETS[0])
+        cuda.compile(nothing, (), device=False, abi="numba", cc=OLDEST)
     except Exception as error:
         print(f"Numba cannot compile for CUDA here ({type(error).__name__})")
         sys.exit(3)
@@ -76,37 +67,40 @@ def find_ptxas():
     return str(beside) if beside.is_file() else shutil.which("ptxas")
 
 
-def resources(ptxas, ptx, target):
-    """Return the registers, spilled bytes and bytes of shared memory that ptxas reports."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = pathlib.Path(folder, "kernel.ptx")
-        source.write_text(ptx)
-        command = [ptxas, "-v", f"-arch=sm_{target[0]}{target[1]}", source, "-o", source.with_suffix(".cubin")]
-        log = subprocess.run(command, capture_output=True, text=True, check=False)
+def resources(ptxas, source, target):
+    """Return what ptxas reports: registers, bytes of spills and stack, and bytes of shared memory."""
+    command = [ptxas, "-v", f"-arch={target}", source, "-o", source.with_suffix(".cubin")]
+    log = subprocess.run(command, capture_output=True, text=True, check=False)
     if log.returncode != 0:
         return {"error": log.stderr[:500]}
     shared = re.search(r"(\d+) bytes smem", log.stderr)
     return {
         "registers": int(re.search(r"Used (\d+) registers", log.stderr)[1]),
-        "spilled": sum(map(int, re.findall(r"(\d+) bytes spill", log.stderr))),
+        "spilled": sum(map(int, re.findall(r"(\d+) bytes (?:spill|stack)", log.stderr))),
         "shared": int(shared[1]) if shared else 0,
     }
 
 
 def main():
     require_compiler()
-    ptxas = find_ptxas()
-    for target in TARGETS:
-        pretend_device(target)
-        for name, function, signature in kernels():
-            ptx, _ = cuda.compile(function, signature, device=False, abi="numba", cc=target)
+    pretend_device(OLDEST)
+    ptxas, wanted = find_ptxas(), sys.argv[1] if len(sys.argv) > 1 else ""
+    with tempfile.TemporaryDirectory() as folder:
+        source = pathlib.Path(folder, "kernel.ptx")
+        for variant in gate_kernels.variants(types):
+            if wanted not in variant.name:
+                continue
+            ptx, _ = cuda.compile(variant.function, variant.signature, device=False, abi="numba", cc=OLDEST)
+            source.write_text(ptx)
             row = {
-                "kernel": name,
-                "target": f"sm_{target[0]}{target[1]}",
+                "kernel": variant.name,
+                "threads": variant.threads,
                 "entry": ".entry" in ptx,
                 "double": ".f64" in ptx,
             }
-            print(json.dumps(row | (resources(ptxas, ptx, target) if ptxas else {})), flush=True)
+            targets = FLOAT32_TARGETS if "float32" in variant.name else TARGETS
+            found = {target: resources(ptxas, source, target) for target in targets} if ptxas else {}
+            print(json.dumps({**row, "targets": found}), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+from problems import CASES
+from support import DTYPES, OPERATIONS, reachable
 
 import gpuconv
-from gpuconv import tuning
+from gpuconv import benchmark_cuda, cli, dispatch, tuning
 from gpuconv.backends import cuda
 from gpuconv.backends.cuda import direct
+from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
 
 NO_GPU = cuda.unavailable() is not None
@@ -29,6 +32,51 @@ def test_backend_without_a_gpu_raises_and_says_what_to_install():
 def test_explain_gives_the_reason():
     rows = gpuconv.explain(gpuconv.conv1d, np.ones((1, 1, 4)), np.ones((1, 1, 2))).rows
     assert {row.reason for row in rows if row.backend == "cuda"} == {cuda.unavailable()}
+
+
+@pytest.mark.parametrize("name", tuning.CUDA_DEVICES)
+def test_explain_for_a_named_gpu_needs_none(name):
+    x, w = np.ones((1, 8, 20, 20), np.float32), np.ones((8, 8, 3, 3), np.float32)
+    explanation = gpuconv.explain(gpuconv.conv2d, x, w, padding=1, device=name)
+    rows = [row for row in explanation.rows if row.backend == "cuda"]
+    assert [row.algorithm for row in rows] == list(cuda.ALGORITHMS)
+    assert rows[0].reason is None
+    assert explanation.chosen.backend == "cuda"
+    assert 0 < explanation.chosen.seconds < 1
+
+
+def test_a_faster_gpu_takes_less_time():
+    x, w = np.ones((8, 64, 56, 56), np.float32), np.ones((64, 64, 3, 3), np.float32)
+    seconds = [
+        gpuconv.explain(gpuconv.conv2d, x, w, padding=1, algorithm="direct", device=name).chosen.seconds
+        for name in ("h200", "a100", "t4")
+    ]
+    assert seconds == sorted(seconds)
+
+
+CHOICES = (
+    ("implicit_gemm", (8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}, "float32"),
+    ("implicit_gemm", (8, 64, 56, 56), (128, 64, 3, 3), {"padding": 1, "stride": 2}, "float64"),
+    ("stencil", (1, 1, 2048, 2048), (1, 1, 3, 3), {"padding": 1}, "uint8"),
+    ("stencil", (1, 1, 2048, 2048), (1, 1, 31, 31), {"padding": 15}, "float32"),
+    ("stencil", (8, 96, 56, 56), (96, 1, 7, 7), {"padding": 3, "groups": 96}, "float32"),
+    ("direct", (8, 96, 56, 56), (96, 1, 3, 3), {"stride": 2, "groups": 96}, "float32"),
+    ("direct", (8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}, "complex64"),
+)
+
+
+@pytest.mark.parametrize(("algorithm", "x", "w", "arguments", "dtype"), CHOICES)
+def test_choices_for_an_h200(algorithm, x, w, arguments, dtype):
+    call = Call(ConvProblem.make(x, w, **arguments), "forward", dtype)
+    assert dispatch.explain(call, "cuda", device_name="h200").chosen.algorithm == algorithm
+
+
+def test_explain_refuses_unknown_gpus():
+    x, w = np.ones((1, 1, 4)), np.ones((1, 1, 2))
+    with pytest.raises(gpuconv.UnsupportedError, match="device='h300' is unknown; valid are 't4'"):
+        gpuconv.explain(gpuconv.conv1d, x, w, device="h300")
+    with pytest.raises(gpuconv.UnsupportedError, match="device='h200' names a GPU; backend 'cpu' has none"):
+        gpuconv.explain(gpuconv.conv1d, x, w, backend="cpu", device="h200")
 
 
 @pytest.mark.parametrize(
@@ -95,6 +143,34 @@ def test_every_problem_gets_a_tile_that_fits(tiles):
 
 
 def test_tiling_stages_a_dense_halo_once_and_a_sparse_one_tap_by_tap():
-    tiles = tuning.CUDA_DIRECT_TILES["float32"]
+    tiles = tuning.CUDA_DIRECT_TILES[4]
     assert direct._tiling((1, 56, 56), (1, 1, 1), (0, 2, 2), 9, 64, tiles).halo
     assert not direct._tiling((1, 56, 56), (1, 1, 1), (0, 200, 200), 9, 64, tiles).halo
+
+
+@pytest.mark.parametrize("case", benchmark_cuda.CASES, ids=lambda case: f"{case.group} {case.name}")
+def test_benchmark_cases_are_served(case):
+    call = case.work.problem
+    assert case.flops > 0
+    assert len(case.name) <= 34
+    operation = {"grad.conv2d_input": "input_gradient", "grad.conv2d_weight": "weight_gradient"}.get(case.work.function)
+    operation = operation or ("transposed" if "transpose" in case.work.function else "forward")
+    found = dispatch.explain(Call(call, operation, "float32"), "cuda", device_name="h200")
+    assert found.chosen is not None
+
+
+@needs_no_gpu
+def test_the_benchmark_says_why_it_cannot_run(capsys):
+    assert cli.main(["bench", "--backend", "cuda"]) == 2
+    assert cuda.unavailable() in capsys.readouterr().err
+    assert cli.main(["bench", "--backend", "cuda", "--group", "signals"]) == 2
+    assert "valid are 3x3, 1x1" in capsys.readouterr().err
+
+
+def test_direct_takes_everything_that_can_be_asked():
+    device = cuda.named_device("a100")
+    for case in CASES:
+        for operation in OPERATIONS:
+            if case.public and reachable(case.problem(), operation):
+                for dtype in DTYPES:
+                    assert direct.supports(Call(case.problem(), operation, dtype), device) is None

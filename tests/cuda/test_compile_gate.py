@@ -31,29 +31,27 @@ def compiled():
     command = [sys.executable, str(HERE / "compile_gate.py")]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
     if done.returncode == 3:
-        pytest.skip(f"{done.stdout.strip()} (the package nvidia-cuda-nvcc-cu12 brings what it needs)")
+        pytest.skip(f"{done.stdout.strip()} (gpuconv[gate] brings what it needs)")
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_every_kernel_compiles(compiled):
-    from gpuconv import tuning
-
-    each = sum(2 * len(tiles) + 1 for tiles in tuning.CUDA_DIRECT_TILES.values())
-    for target in ("sm_80", "sm_90"):
-        names = {row["kernel"] for row in compiled if row["target"] == target and row["entry"]}
-        assert len(names) == each
+    assert len(compiled) > 30
+    assert [row["kernel"] for row in compiled if not row["entry"]] == []
 
 
-def test_float32_kernels_never_compute_in_double(compiled):
-    assert {row["kernel"] for row in compiled if "float32" in row["kernel"] and row["double"]} == set()
+def test_only_kernels_of_doubles_compute_in_double(compiled):
+    assert {row["kernel"] for row in compiled if row["double"] and "float64" not in row["kernel"]} == set()
     assert {row["double"] for row in compiled if "float64" in row["kernel"]} == {True}
 
 
 def test_kernels_fit_the_machine(compiled):
-    if "registers" not in compiled[0] and "error" not in compiled[0]:
-        pytest.skip("no ptxas (the package nvidia-cuda-nvcc-cu12 brings one)")
+    if not compiled[0]["targets"]:
+        pytest.skip("no ptxas (gpuconv[gate] brings one)")
     for row in compiled:
-        assert "error" not in row, row
-        assert row["spilled"] == 0, row
-        assert row["shared"] <= 48 * 1024, row
+        for found in row["targets"].values():
+            assert "error" not in found, row
+            assert found["spilled"] == 0, row
+            assert found["shared"] <= 48 * 1024, row
+            assert found["registers"] * row["threads"] <= 65536, row

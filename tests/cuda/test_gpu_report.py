@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpuconv import gpu_report
-from gpuconv.backends.cuda import implicit_gemm_geometry as geometry
+from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.backends.cuda import raw_loader
 from gpuconv.reference import forward, input_gradient, weight_gradient
 

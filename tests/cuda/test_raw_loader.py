@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from gpuconv import tuning
-from gpuconv.backends.cuda import Device, direct, implicit_gemm, raw_loader
-from gpuconv.backends.cuda import implicit_gemm_geometry as geometry
+from gpuconv.backends.cuda import Device, direct, implicit_gemm_mma, raw_loader
+from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
 
-GPU = Device("a GPU", (9, 0), 132, simulated=False)
+GPU = Device("a GPU", (9, 0), 132, simulated=False, flops=60e12, bandwidth=4e12, cupy=True)
 KERNEL = geometry.Kernel("implicit_gemm", "Float16", "vector", tuning.TENSOR_TILES["Float16"][0])
 
 
@@ -155,7 +155,9 @@ CALL = Call(ConvProblem.make((8, 64, 28, 28), (64, 64, 3, 3), padding=1), "forwa
 def test_reasons(monkeypatch):
     def reason(device=GPU, dtype="float16", operation="forward", precision="high", **keywords):
         shapes = ((8, 64, 28, 28), (64, 64, 3, 3))
-        return implicit_gemm.supports(Call(ConvProblem.make(*shapes, **keywords), operation, dtype, precision), device)
+        return implicit_gemm_mma.supports(
+            Call(ConvProblem.make(*shapes, **keywords), operation, dtype, precision), device
+        )
 
     assert reason() is None
     assert reason(operation="weight_gradient", padding=1, padding_mode="wrap") is None
@@ -178,14 +180,14 @@ def test_without_cupy_the_reason_says_what_to_install(monkeypatch):
 
 def test_an_axis_beyond_32_bits_is_refused():
     long = ConvProblem.make((1, 1, 1 << 30), (1, 1, 1))
-    assert "32-bit" in implicit_gemm.supports(Call(long, "forward", "float16"), GPU)
+    assert "32-bit" in implicit_gemm_mma.supports(Call(long, "forward", "float16"), GPU)
 
 
 def test_the_estimate_prefers_tensor_cores_where_there_are_many_channels():
     wide = Call(ConvProblem.make((32, 256, 56, 56), (256, 256, 3, 3), padding=1), "forward", "float32")
-    assert implicit_gemm.cost(wide, GPU) < direct.cost(wide, GPU)
+    assert implicit_gemm_mma.cost(wide, GPU) < direct.cost(wide, GPU)
     fewer_parts = Call(wide.problem, "forward", "float32", "tf32")
-    assert implicit_gemm.cost(fewer_parts, GPU) < implicit_gemm.cost(wide, GPU)
+    assert implicit_gemm_mma.cost(fewer_parts, GPU) < implicit_gemm_mma.cost(wide, GPU)
 
 
 def chosen(x_shape, w_shape, operation="forward", layout="channels_last"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpuconv.backends.cuda.implicit_gemm_geometry import Kernel, tiles_of
+from gpuconv.backends.cuda.implicit_gemm_mma_geometry import Kernel, tiles_of
 from gpuconv.backends.cuda.raw_depthwise import Kernel as Depthwise
 from gpuconv.backends.cuda.raw_loader import as_bits
 

@@ -14,9 +14,12 @@ import os
 import sys
 from typing import NamedTuple
 
-__all__ = ["ALGORITHMS", "Device", "device", "unavailable"]
+from gpuconv import tuning
+from gpuconv.errors import UnsupportedError
 
-ALGORITHMS = ("direct", "implicit_gemm", "raw_depthwise")
+__all__ = ["ALGORITHMS", "Device", "device", "named_device", "unavailable"]
+
+ALGORITHMS = ("direct", "implicit_gemm", "winograd", "stencil", "implicit_gemm_mma", "raw_depthwise")
 
 _INSTALL = 'pip install "gpuconv[cuda12]" or, for a driver of CUDA 13, "gpuconv[cuda13]"'
 _SIMULATOR = "NUMBA_ENABLE_CUDASIM=1, set before Python starts, runs the kernels in Numba's simulator instead"
@@ -29,6 +32,12 @@ class Device(NamedTuple):
     compute_capability: tuple[int, int]
     multiprocessors: int
     simulated: bool
+    flops: float
+    """Peak float32 operations a second of the ordinary cores."""
+    bandwidth: float
+    """Peak bytes a second of its memory."""
+    cupy: bool
+    """Whether CuPy is there, whose cuBLAS and cuFFT some algorithms are."""
 
 
 def unavailable() -> str | None:
@@ -59,10 +68,36 @@ def _import_failure() -> str | None:
 def device() -> Device:
     """Return the GPU that Numba's current context uses, or a stand-in for the simulator."""
     if _simulated():
-        return Device("Numba CUDA simulator", (0, 0), 1, True)
+        return Device("Numba CUDA simulator", (0, 0), 1, True, 1e6, 1e6, False)
     from gpuconv.backends.cuda import launch
 
-    return Device(*launch.describe_device(), simulated=False)
+    name, capability, multiprocessors, clock, bandwidth = launch.describe_device()
+    # Some drivers do not tell the clocks; an estimate needs some number.
+    clock = clock or tuning.CUDA_DEVICES["a100"].clock
+    bandwidth = bandwidth or tuning.CUDA_DEVICES["a100"].bandwidth
+    flops = multiprocessors * tuning.cuda_lanes(capability) * 2 * clock
+    return Device(name, capability, multiprocessors, False, flops, bandwidth, _has_cupy())
+
+
+def named_device(name: str) -> Device:
+    """Return a class of GPU as its data sheet describes it, to explain choices for it where there is none.
+
+    Raises
+    ------
+    UnsupportedError
+        If the class is unknown; the message lists those that are known.
+    """
+    known = tuning.CUDA_DEVICES.get(str(name).lower())
+    if known is None:
+        valid = ", ".join(map(repr, tuning.CUDA_DEVICES))
+        raise UnsupportedError(f"device={name!r} is unknown; valid are {valid}")
+    flops = known.multiprocessors * tuning.cuda_lanes(known.compute_capability) * 2 * known.clock
+    return Device(name.lower(), known.compute_capability, known.multiprocessors, False, flops, known.bandwidth, True)
+
+
+@functools.cache
+def _has_cupy() -> bool:
+    return importlib.util.find_spec("cupy") is not None
 
 
 def _simulated() -> bool:

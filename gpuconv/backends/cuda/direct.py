@@ -2,7 +2,8 @@
 
 A transposed convolution, and so an input gradient, is an ordinary convolution for each combination of its axes' phases
 (`ConvProblem.phases`), on that phase's share of the taps. A forward convolution is the case of one phase, so one kernel
-(`direct_kernels.convolution`) serves all three; this module chooses tiles and writes down what the kernel reads.
+(`direct_kernels.convolution`) serves all three; this module chooses tiles and writes down what the kernel reads. The
+gradient by the weights has a kernel of its own (`direct_gradient`).
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv import tuning
-from gpuconv.boundary import source_index
-from gpuconv.dtypes import to_numpy
+from gpuconv.backends.cuda import batches, direct_gradient
+from gpuconv.backends.cuda.geometry import AxisStrides, axis_strides, bytes_of_a_sum, computed
+from gpuconv.dtypes import result_dtype, to_numpy
 from gpuconv.problem import AxisPhase, ConvProblem
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuconv.backends.cuda import Device
+    from gpuconv.backends.cuda.memory import Array, Job, View
     from gpuconv.dispatch import Call
     from gpuconv.tuning import CudaTile
 
-    Array = NDArray[Any]
-
-__all__ = ["cost", "pack", "run", "supports"]
+__all__ = ["cost", "pack", "run", "supports", "tiles_of"]
 
 _STAGED_COST = {True: 8, False: 24}
 """Cost of staging one input against one multiplication, with and without a halo. Estimates: not measured."""
@@ -40,11 +41,6 @@ _WHOLE_AXIS = AxisPhase(0, 1, 1, 1, ((0, 0),))
 
 def supports(call: Call, device: Device) -> str | None:
     """Return None, or the reason why this algorithm cannot serve the call."""
-    if call.dtype not in tuning.CUDA_DIRECT_TILES:
-        known = " and ".join(tuning.CUDA_DIRECT_TILES)
-        return f"{call.dtype} is not written yet for this backend; {known} are"
-    if call.operation == "weight_gradient":
-        return "the weight gradient is not written yet for this backend"
     p = call.problem
     if call.operation == "transposed" and p.padding_mode != "zeros":
         return f"padding_mode={p.padding_mode!r}: a transposed convolution has the 'zeros' border only"
@@ -52,61 +48,119 @@ def supports(call: Call, device: Device) -> str | None:
 
 
 def cost(call: Call, device: Device) -> float:
-    """Return estimated seconds."""
-    constants = tuning.CUDA_COSTS["direct"]
-    return constants.overhead + call.flops / constants.flops + call.bytes / constants.bandwidth
+    """Return estimated seconds, of all that the tiles compute: for idle threads, too, and to stage and to address."""
+    parts, itemsize = (2 if call.is_complex else 1), bytes_of_a_sum(call)
+    if call.operation == "weight_gradient":
+        work = direct_gradient.work(call.problem, parts, tuning.CUDA_GRADIENT_TILES[itemsize])
+    else:
+        work = _work(computed(call), parts, tiles_of(call.dtype, itemsize))
+    return tuning.cuda_cost("direct", call.dtype, 2 * work, call.bytes, device.flops, device.bandwidth)
+
+
+def _work(p: ConvProblem, parts: int, tiles: tuple[CudaTile, ...]) -> float:
+    """Return the instructions of a lane, in products, that the forward convolution of a problem takes."""
+    missing, total = 3 - p.rank, 0.0
+    outputs = p.out_channels // p.groups * parts
+    for phase in p.all_phases:
+        axes = (*(_WHOLE_AXIS,) * missing, *phase)
+        spans = tuple(axis.taps[-1][1] - axis.taps[0][1] if axis.taps else 0 for axis in axes)
+        counts, advances = tuple(axis.count for axis in axes), tuple(axis.advance for axis in axes)
+        tiling = _tiling(counts, advances, spans, math.prod(len(axis.taps) for axis in axes), outputs, tiles)
+        sums = tiling.tile.positions_per_thread * tiling.tile.outputs_per_thread
+        loads = tiling.tile.positions_per_thread + tiling.tile.outputs_per_thread + 8
+        total += tiling.cost * (sums + loads) / sums
+    return total * p.in_channels * parts * p.batch
 
 
 def pack(call: Call, w: Array) -> Any:
-    """Return the weights on the GPU: phase after phase, each (groups, inputs, taps, outputs)."""
-    from gpuconv.backends.cuda import launch
+    """Return the weights on the GPU: phase after phase, each (groups, inputs, taps, outputs) of real numbers."""
+    from gpuconv.backends.cuda import memory
 
-    problem, groups = _computed(call), call.problem.groups
-    kernel = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
-    if call.operation != "forward":
-        kernel = np.flip(kernel.swapaxes(1, 2), axis=tuple(range(3, kernel.ndim)))
-    phases = []
-    for phase in problem.all_phases:
-        taps = np.ix_(*([t for t, _ in axis.taps] for axis in phase))
-        phases.append(np.moveaxis(kernel[(slice(None),) * 3 + taps], 1, -1).reshape(-1))
-    return launch.to_device(np.concatenate(phases))
+    if call.operation == "weight_gradient":
+        return None
+    with memory.Job(w) as job:
+        packed = _packed(call, w, job)
+        job.synchronize()
+    return packed
 
 
+@batches.split
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: Any = None) -> None:
-    """Write y (forward) or x (transposed, input_gradient), every element of it."""
-    from gpuconv.backends.cuda import device, direct_kernels, launch
+    """Write the array that the operation writes, every element of it."""
+    from gpuconv.backends.cuda import memory
 
+    if call.operation == "weight_gradient":
+        direct_gradient.run(call, x, w, y)
+        return
     read, written = (x, y) if call.operation == "forward" else (y, x)
     if written.size == 0:
         return
-    problem, dtype = _computed(call), to_numpy(call.dtype)
-    weights = pack(call, w) if packed is None else packed
-    source = launch.to_device(read)
-    result = launch.empty(math.prod(problem.y_shape), dtype)
-    offset = launch.to_device(np.zeros(problem.out_channels, dtype) if bias is None else bias)
-    tiles = tuning.CUDA_SIMULATOR_TILES if device().simulated else tuning.CUDA_DIRECT_TILES[call.dtype]
-    launches, numbers = _launches(problem, tiles)
-    meta = launch.to_device(numbers)
-    fill, images = dtype.type(problem.padding_value), problem.batch * problem.groups
-    for part in launches:
-        kernel = direct_kernels.convolution(call.dtype, part.tile, part.halo)
+    with memory.Job(read, w, written, bias) as job:
+        weights = _packed(call, w, job) if packed is None else packed
+        if call.operation == "forward" or call.problem.padding_mode == "zeros":
+            target = job.write(written, call.dtype)
+            _convolve(call, job, read, weights, bias, target, wide=False)
+        else:
+            from gpuconv.backends.cuda import direct_border
+
+            padded = direct_border.padded(call, job)
+            _convolve(call, job, read, weights, None, padded, wide=True)
+            direct_border.fold(call, job, padded.data, job.write(written, call.dtype, flat=True).data)
+
+
+def _convolve(call: Call, job: Job, read: Array, weights: Any, bias: Array | None, target: View, *, wide: bool) -> None:
+    """Launch the kernel for every phase of the forward convolution that the call is."""
+    from gpuconv.backends.cuda import device, direct_kernels, launch, scalars
+
+    kinds, problem = scalars.of(call.dtype), computed(call)
+    source = job.read(read, call.dtype)
+    tiles = tuning.CUDA_SIMULATOR_TILES if device().simulated else tiles_of(call.dtype, kinds.sums.itemsize)
+    key = problem, tiles, kinds.parts, source.strides, target.strides, bias is not None
+    offset = target.data if bias is None else job.read(bias, result_dtype(to_numpy(call.dtype)).name, flat=True).data
+    meta = job.resident(_numbers, *key)
+    fill, images = kinds.sums.type(problem.padding_value), problem.batch * problem.groups
+    for part in _launches(*key)[0]:
+        kernel = direct_kernels.convolution(kinds.kind, part.tile, part.halo, kinds.parts, wide)
         for first in range(0, images, launch.GRID_Y):
             grid = part.blocks, min(launch.GRID_Y, images - first)
-            numbers_of_part = meta[part.begin : part.end]
-            launch.launch(
-                kernel, grid, part.tile.threads, source, weights, offset, result, fill, numbers_of_part, first
-            )
-    if call.operation != "forward" and call.problem.padding_mode != "zeros":
-        result = _folded(call, result)
-    launch.to_host(result, written)
+            numbers = meta[part.begin : part.end]
+            job.launch(kernel, grid, part.tile.threads, source.data, weights, offset, target.data, fill, numbers, first)
 
 
-def _computed(call: Call) -> ConvProblem:
-    """Return the problem whose forward convolution the call is, with its border's share left to `_folded`."""
-    problem = call.problem
-    if call.operation == "forward":
-        return problem
-    return problem.adjoint() if problem.padding_mode == "zeros" else problem.on_padded().adjoint()
+def tiles_of(dtype: str, itemsize: int) -> tuple[CudaTile, ...]:
+    """Return the tiles for a dtype whose sums have so many bytes."""
+    most = tuning.CUDA_LARGEST_SUMS.get(dtype, math.inf)
+    tiles = tuning.CUDA_DIRECT_TILES[itemsize]
+    return tuple(tile for tile in tiles if tile.positions_per_thread * tile.outputs_per_thread <= most)
+
+
+def _packed(call: Call, w: Array, job: Job) -> Any:
+    """Return the packed weights, as numbers to compute with."""
+    return job.gather(w, call.dtype, _order, call)
+
+
+def _order(call: Call) -> NDArray[Any]:
+    """Return where each packed number lies among the real numbers of w; ~i for the negative of number i."""
+    p, groups = call.problem, call.problem.groups
+    count = math.prod(p.w_shape)
+    kernel: NDArray[Any] = np.arange(count, dtype=np.int32 if count < 1 << 29 else np.int64)
+    kernel = kernel.reshape(groups, p.out_channels // groups, *p.w_shape[1:])
+    if call.operation != "forward":
+        kernel = np.flip(kernel.swapaxes(1, 2), axis=tuple(range(3, kernel.ndim)))
+    phases = []
+    for phase in computed(call).all_phases:
+        taps = np.ix_(*([t for t, _ in axis.taps] for axis in phase))
+        part = np.moveaxis(kernel[(slice(None),) * 3 + taps], 1, -1)
+        if call.is_complex:
+            # y = (a + bi) x as the real product [[a, -b], [b, a]] (x, xi); the gradient has the conjugate weights.
+            real, imaginary = 2 * part, 2 * part + 1
+            negative = ~imaginary
+            if call.operation == "input_gradient":
+                imaginary, negative = negative, imaginary
+            of_real, of_imaginary = np.stack([real, imaginary], -1), np.stack([negative, real], -1)
+            part = np.stack([of_real, of_imaginary], 2)
+        phases.append(part.reshape(-1))
+    return np.concatenate(phases)
 
 
 class _Launch(NamedTuple):
@@ -133,11 +187,20 @@ class _Tiling(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def _launches(problem: ConvProblem, tiles: tuple[CudaTile, ...]) -> tuple[tuple[_Launch, ...], NDArray[np.int64]]:
+def _launches(
+    problem: ConvProblem,
+    tiles: tuple[CudaTile, ...],
+    parts: int,
+    in_strides: tuple[int, ...],
+    out_strides: tuple[int, ...],
+    biased: bool,
+) -> tuple[tuple[_Launch, ...], NDArray[np.int64]]:
     """Return the launches of a problem, and the numbers that their kernels read, one after the other."""
     missing = 3 - problem.rank
     launches, numbers, end, weights = [], [], 0, 0
-    channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    channels = problem.in_channels // problem.groups * parts
+    outputs = problem.out_channels // problem.groups * parts
+    strides = axis_strides(problem, in_strides), axis_strides(problem, out_strides)
     for phase in problem.all_phases:
         axes = (*(_WHOLE_AXIS,) * missing, *phase)
         offsets = tuple(tuple(offset for _, offset in axis.taps) for axis in axes)
@@ -145,7 +208,7 @@ def _launches(problem: ConvProblem, tiles: tuple[CudaTile, ...]) -> tuple[tuple[
         spans = tuple(max(o) - min(o) if o else 0 for o in offsets)
         taps = math.prod(map(len, offsets))
         tiling = _tiling(counts, advances, spans, taps, outputs, tiles)
-        meta = _meta(problem, axes, offsets, tiling, weights)
+        meta = _meta(problem, axes, offsets, tiling, weights, strides, (channels, outputs), biased)
         weights += problem.groups * channels * taps * outputs
         blocks = math.prod(-(-n // size) for n, size in zip(counts, tiling.size, strict=True))
         begin, end = end, end + len(meta)
@@ -154,24 +217,31 @@ def _launches(problem: ConvProblem, tiles: tuple[CudaTile, ...]) -> tuple[tuple[
     return tuple(launches), np.concatenate(numbers)
 
 
+def _numbers(*key: Any) -> NDArray[np.int64]:
+    """Return the numbers of `_launches`."""
+    return _launches(*key)[1]
+
+
 def _meta(
     problem: ConvProblem,
     axes: tuple[AxisPhase, ...],
     offsets: tuple[tuple[int, ...], ...],
     tiling: _Tiling,
     weights: int,
+    strides: tuple[AxisStrides, AxisStrides],
+    sizes: tuple[int, int],
+    biased: bool,
 ) -> NDArray[np.int64]:
     """Return the numbers of one phase, in the order that `direct_kernels` names."""
     from gpuconv.backends.cuda import direct_kernels as kernels
 
     missing, tile = 3 - problem.rank, tiling.tile
-    in_batch, in_channel, in_axes = _strides(problem.in_channels, problem.spatial, problem.layout)
-    out_batch, out_channel, out_axes = _strides(problem.out_channels, problem.output, problem.layout)
+    (in_batch, in_channel, in_axes), (out_batch, out_channel, out_axes) = strides
     cropped = (*((0, 1),) * missing, *problem.cropped)
-    channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    channels, outputs = sizes
     taps, volume = math.prod(map(len, offsets)), math.prod(tiling.extent)
     lanes = 1
-    if problem.layout == "channels_last":
+    if in_channel < in_axes[2]:
         while lanes < 32 and 2 * lanes <= channels and tile.threads % (2 * lanes) == 0:
             lanes *= 2
     # Threads of a warp that store neighbouring channels of one position: an odd pitch keeps their banks apart.
@@ -189,11 +259,13 @@ def _meta(
         "mode": problem.mode_code,
         "in_start": sum(low * stride for (low, _), stride in zip(cropped, in_axes, strict=True)),
         "in_batch": in_batch,
+        "in_group": problem.in_channels // problem.groups * in_channel,
         "in_channel": in_channel,
         "out_start": sum(axis.start * stride for axis, stride in zip(axes, out_axes, strict=True)),
         "out_batch": out_batch,
         "out_channel": out_channel,
         "weights_start": weights,
+        "biased": biased,
     }
     numbers = [head[name] for name in kernels.FIELDS]
     for i, axis in enumerate(axes):
@@ -216,16 +288,6 @@ def _meta(
         flat = (away[0] * tiling.extent[1] + away[1]) * tiling.extent[2] + away[2]
         table[:] = np.stack([flat, *away], axis=-1).reshape(taps, -1)
     return np.concatenate([np.array(numbers, np.int64), table.reshape(-1)])
-
-
-def _strides(channels: int, spatial: tuple[int, ...], layout: str) -> tuple[int, int, tuple[int, ...]]:
-    """Return the strides, in elements, of a contiguous array's batch, channel and three spatial axes."""
-    first = layout == "channels_first"
-    axes = [1 if first else channels]
-    for n in reversed(spatial[1:]):
-        axes.insert(0, axes[0] * n)
-    volume = math.prod(spatial)
-    return channels * volume, volume if first else 1, (*(0,) * (3 - len(spatial)), *axes)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -262,33 +324,3 @@ def _tilings(
                 if fits or not halo:
                     work = taps * tile.positions * tile.outputs + _STAGED_COST[halo] * staged + taps * tile.outputs
                     yield _Tiling(blocks * work, tile, size, halo, extent)
-
-
-def _folded(call: Call, padded: Any) -> Any:
-    """Return the gradient by x, on the GPU, from that by the padded x."""
-    from gpuconv.backends.cuda import direct_kernels, launch
-
-    p, missing = call.problem, 3 - call.problem.rank
-    sizes, lists = (*(1,) * missing, *p.spatial), [_shown(0, 0, 1, p.mode_code)] * missing
-    lists += [_shown(*pair, n, p.mode_code) for pair, n in zip(p.padding, p.spatial, strict=True)]
-    padded_sizes = [1] * missing + [n + before + after for n, (before, after) in zip(p.spatial, p.padding, strict=True)]
-    inner, total = p.in_channels if p.layout == "channels_last" else 1, math.prod(p.x_shape)
-    starts = np.cumsum([len(direct_kernels.FOLD_FIELDS)] + [bounds.size + found.size for bounds, found in lists])
-    numbers = [np.array([total, *sizes, inner, *padded_sizes, *starts[:3]], np.int64)]
-    for start, (bounds, found) in zip(starts, lists, strict=False):
-        numbers += [bounds + start + bounds.size, found]
-    result = launch.empty(total, to_numpy(call.dtype))
-    block = 4 if launch.SIMULATED else 128
-    meta = launch.to_device(np.concatenate(numbers))
-    launch.launch(direct_kernels.fold(call.dtype), (-(-total // block),), block, padded, result, meta)
-    return result
-
-
-def _shown(before: int, after: int, n: int, mode: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the padded positions that show each element of an axis, one list after another, and the lists' bounds."""
-    low, high = max(-before, 0), n - max(-after, 0)
-    source = np.arange(-before, n + after)
-    for i in (*range(low + before), *range(high + before, len(source))):
-        source[i] = low + source_index(mode, int(source[i]) - low, high - low)
-    order = np.argsort(source, kind="stable")
-    return np.searchsorted(source[order], np.arange(n + 1)), order

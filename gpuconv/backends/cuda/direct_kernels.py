@@ -1,4 +1,4 @@
-"""Device code of the direct algorithm: a tiled convolution kernel, and the gather that folds a border back.
+"""Device code of the direct algorithm: a tiled convolution kernel.
 
 Numbers that vary with the shape come in one int64 array, `meta`, whose fields are named below, so that a kernel is
 compiled once for a dtype and a tile and serves every shape. Flat indices are unsigned: a signed index makes Numba test
@@ -16,24 +16,24 @@ import numba
 import numpy as np
 from numba import cuda
 
-from gpuconv.backends.cuda import launch
+from gpuconv.backends.cuda import launch, scalars
 from gpuconv.boundary import source_index
 
 if TYPE_CHECKING:
     from gpuconv.tuning import CudaTile
 
-__all__ = ["AXIS", "AXIS_FIELDS", "FIELDS", "FOLD_FIELDS", "TABLE", "TAP_FIELDS", "convolution", "fold"]
+__all__ = ["AXIS", "AXIS_FIELDS", "FIELDS", "TABLE", "TAP_FIELDS", "convolution"]
 
 u32, u64, i64 = np.uint32, np.uint64, np.int64
 
 FIELDS = (
-    "groups", "channels", "outputs", "output_tiles", "taps", "segment", "pitch", "lanes", "mode",
-    "in_start", "in_batch", "in_channel", "out_start", "out_batch", "out_channel", "weights_start",
+    "groups", "channels", "outputs", "output_tiles", "taps", "segment", "pitch", "lanes", "mode", "biased",
+    "in_start", "in_batch", "in_group", "in_channel", "out_start", "out_batch", "out_channel", "weights_start",
 )  # fmt: skip
-"""The head of `meta`. Channels and outputs are those of a group; starts and strides count elements."""
+"""The head of `meta`. Channels and outputs are those of a group; all count real numbers, two in a complex one."""
 (
-    GROUPS, CHANNELS, OUTPUTS, OUTPUT_TILES, TAPS, SEGMENT, PITCH, LANES, MODE,
-    IN_START, IN_BATCH, IN_CHANNEL, OUT_START, OUT_BATCH, OUT_CHANNEL, WEIGHTS_START,
+    GROUPS, CHANNELS, OUTPUTS, OUTPUT_TILES, TAPS, SEGMENT, PITCH, LANES, MODE, BIASED,
+    IN_START, IN_BATCH, IN_GROUP, IN_CHANNEL, OUT_START, OUT_BATCH, OUT_CHANNEL, WEIGHTS_START,
 ) = range(len(FIELDS))  # fmt: skip
 
 AXIS_FIELDS = ("count", "tile", "tiles", "advance", "first", "halo", "length", "in_stride", "out_stride")
@@ -50,17 +50,22 @@ _source = launch.compile_device_function(source_index)
 
 
 @launch.specialise
-def convolution(dtype: str, tile: CudaTile, halo: bool) -> Any:
-    """Return the kernel ``(x, w, bias, y, fill, meta, first)`` of one dtype, tile and way of staging.
+def convolution(kind: str, tile: CudaTile, halo: bool, parts: int = 1, wide: bool = False) -> Any:
+    """Return the kernel ``(x, w, bias, y, fill, meta, first)`` of one kind of number, tile and way of staging.
+
+    `kind` and `parts` are those of `scalars.Scalars`. With `wide`, y keeps the sums as they are.
 
     A block computes `tile.positions` output positions of `tile.outputs` channels of one image and group: the grid's
     first axis counts tiles, its second images times groups from `first` on. The inputs that it reads go through shared
     memory. With `halo` it stages whole channels of the tile with its halo, as many as fit; without, one element for
     each position, channel and tap, which is what a halo that is sparse or too large for shared memory needs.
     """
-    scalar = np.dtype(dtype).type
-    shared_type = getattr(numba, dtype)
-    zero = scalar(0)
+    seen = scalars.of(kind)
+    shared_type = scalars.numba_type(seen.sums)
+    zero = seen.sums.type(0)
+    load, load_bias = scalars.loader(kind), scalars.loader(seen.result)
+    store = scalars.storer(seen.sums.name if wide else seen.result)
+    pairs = parts == 2
     positions, outputs = u32(tile.positions), u32(tile.outputs)
     per_thread, out_per_thread = tile.positions_per_thread, tile.outputs_per_thread
     across = u32(tile.positions // per_thread)
@@ -68,7 +73,7 @@ def convolution(dtype: str, tile: CudaTile, halo: bool) -> Any:
     threads, depth = u32(tile.threads), u32(tile.depth)
     staged_size, weights_size, axis_size = tile.staged, tile.depth * tile.outputs, tile.axis_table
     depth_size, sums = tile.depth, per_thread * out_per_thread
-    none, one = u32(0), u32(1)
+    none, one, two = u32(0), u32(1), u64(2)
 
     def kernel(x, w, bias, y, fill, meta, first):  # type: ignore[no-untyped-def]
         staged = cuda.shared.array(staged_size, shared_type)
@@ -114,7 +119,7 @@ def convolution(dtype: str, tile: CudaTile, halo: bool) -> Any:
         pitch = u32(meta[PITCH])
         channels = u64(meta[CHANNELS])
         in_channel = u64(meta[IN_CHANNEL])
-        in_base = u64(meta[IN_START]) + n * u64(meta[IN_BATCH]) + g * channels * in_channel
+        in_base = u64(meta[IN_START]) + n * u64(meta[IN_BATCH]) + g * u64(meta[IN_GROUP])
 
         # Where in the staged inputs each of this thread's positions begins.
         for r in range(per_thread):
@@ -176,9 +181,15 @@ def convolution(dtype: str, tile: CudaTile, halo: bool) -> Any:
                         place = u64(in_base + u64(s0 + s1 + s2))
                     c = u32(thread % lanes)
                     while c < count:
-                        value = fill
+                        channel = u64(c_first + u64(c))
+                        value = zero
                         if inside:
-                            value = x[u64(place + u64(c_first + u64(c)) * in_channel)]
+                            if pairs:
+                                value = load(x[u64(place + u64(channel // two) * in_channel + u64(channel % two))])
+                            else:
+                                value = load(x[u64(place + channel * in_channel)])
+                        elif not pairs or u64(channel % two) == u64(0):
+                            value = fill
                         staged[u32(c * pitch + i)] = value
                         c = u32(c + lanes)
                     i = u32(i + u32(threads // lanes))
@@ -202,14 +213,21 @@ def convolution(dtype: str, tile: CudaTile, halo: bool) -> Any:
                             s0 = _source(mode, p0 + meta[u64(at + u64(1))], length0)
                             s1 = _source(mode, p1 + meta[u64(at + u64(2))], length1)
                             s2 = _source(mode, p2 + meta[u64(at + u64(3))], length2)
-                            value = fill
+                            value = zero
                             if s0 >= 0 and s1 >= 0 and s2 >= 0:
                                 place = (
                                     s0 * meta[AXIS + IN_STRIDE]
                                     + s1 * meta[AXIS1 + IN_STRIDE]
                                     + s2 * meta[AXIS2 + IN_STRIDE]
                                 )
-                                value = x[u64(in_base + u64(place) + c_in * in_channel)]
+                                first_in = u64(in_base + u64(place))
+                                if pairs:
+                                    at_c = u64(u64(c_in // two) * in_channel + u64(c_in % two))
+                                    value = load(x[u64(first_in + at_c)])
+                                else:
+                                    value = load(x[u64(first_in + c_in * in_channel)])
+                            elif not pairs or u64(c_in % two) == u64(0):
+                                value = fill
                             staged[u32(k * positions + p)] = value
                             t = u32(t + one)
                             if t == taps:
@@ -268,44 +286,13 @@ def convolution(dtype: str, tile: CudaTile, halo: bool) -> Any:
                     o_in = u64(o_first + u64(j))
                     if o_in < u64(group_outputs):
                         channel = u64(g * u64(group_outputs) + o_in)
-                        y[u64(out_base + place + channel * out_channel)] = total[j * per_thread + r] + bias[channel]
-
-    return launch.compile_kernel(kernel)
-
-
-FOLD_FIELDS = ("total", "size0", "size1", "size2", "inner", "padded0", "padded1", "padded2", "at0", "at1", "at2")
-"""The head of the fold's `meta`: the sizes of dx, of the padded gradient, and where each axis's lists begin."""
-TOTAL, SIZE0, SIZE1, SIZE2, INNER, PADDED0, PADDED1, PADDED2, AT0, AT1, AT2 = range(len(FOLD_FIELDS))
-
-
-@launch.specialise
-def fold(dtype: str) -> Any:
-    """Return the kernel ``(padded, dx, meta)`` that adds each element of a padded gradient to the one that it showed.
-
-    One thread gathers one element of dx, from the lists of padded positions that its index on each axis has. The lists
-    of an axis of size n are n + 1 bounds, counted from the start of `meta`, and the positions.
-    """
-    zero = np.dtype(dtype).type(0)
-
-    def kernel(padded, dx, meta):  # type: ignore[no-untyped-def]
-        element = u64(u64(cuda.blockIdx.x) * u64(cuda.blockDim.x) + u64(cuda.threadIdx.x))
-        if element < u64(meta[TOTAL]):
-            inner = u64(element % u64(meta[INNER]))
-            rest = u64(element // u64(meta[INNER]))
-            at2 = u64(u64(meta[AT2]) + u64(rest % u64(meta[SIZE2])))
-            rest = u64(rest // u64(meta[SIZE2]))
-            at1 = u64(u64(meta[AT1]) + u64(rest % u64(meta[SIZE1])))
-            rest = u64(rest // u64(meta[SIZE1]))
-            at0 = u64(u64(meta[AT0]) + u64(rest % u64(meta[SIZE0])))
-            outer = u64(rest // u64(meta[SIZE0]))
-            total = zero
-            for j0 in range(meta[at0], meta[u64(at0 + u64(1))]):
-                plane = u64(outer * u64(meta[PADDED0]) + u64(meta[u64(j0)]))
-                for j1 in range(meta[at1], meta[u64(at1 + u64(1))]):
-                    row = u64(plane * u64(meta[PADDED1]) + u64(meta[u64(j1)]))
-                    for j2 in range(meta[at2], meta[u64(at2 + u64(1))]):
-                        place = u64(row * u64(meta[PADDED2]) + u64(meta[u64(j2)]))
-                        total += padded[u64(place * u64(meta[INNER]) + inner)]
-            dx[element] = total
+                        value = total[j * per_thread + r]
+                        if meta[BIASED] != 0:
+                            value = value + load_bias(bias[channel])
+                        if pairs:
+                            at_o = u64(u64(channel // two) * out_channel + u64(channel % two))
+                            y[u64(out_base + place + at_o)] = store(value)
+                        else:
+                            y[u64(out_base + place + channel * out_channel)] = store(value)
 
     return launch.compile_kernel(kernel)

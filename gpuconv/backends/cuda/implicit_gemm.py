@@ -1,179 +1,199 @@
-"""Implicit GEMM on tensor cores: raw CUDA kernels, loaded by CuPy.
+"""Implicit matrix product on CUDA: a convolution as one product a group, whose second matrix is never written down.
 
-A transposed convolution, and so an input gradient, is an ordinary convolution for each combination of its axes' phases
-(`ConvProblem.phases`); one kernel (raw/implicit_gemm.cuh) serves all of them. `compute` does the work on whatever its
-runtime gives: a GPU through CuPy (`raw_loader.CupyRuntime`), or in the tests the host.
+Serves forward, transposed and input-gradient calls of several channels, one launch for each combination of phases
+(`ConvProblem.phases`).
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from gpuconv import tuning
-from gpuconv.backends.cuda import implicit_gemm_geometry as geometry
-from gpuconv.backends.cuda import raw_loader
+from gpuconv.backends.cuda import batches
+from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, computed
 from gpuconv.dtypes import result_dtype, to_numpy
+from gpuconv.problem import AxisPhase
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuconv.backends.cuda import Device
+    from gpuconv.backends.cuda.memory import Array, Job
     from gpuconv.dispatch import Call
+    from gpuconv.problem import ConvProblem
+    from gpuconv.tuning import GemmTile
 
-    Array = NDArray[Any]
+__all__ = ["cost", "pack", "run", "supports", "tile_of", "tiles_of"]
 
-__all__ = ["LAUNCH", "compute", "cost", "missing", "pack", "packed_for", "run", "supports", "unreachable"]
-
-_DTYPES = ("float16", "bfloat16", "float32", "int8", "uint8")
-_GRID_Y = 65535
-_LONGEST_AXIS = 1 << 29
-"""Positions on an axis are 32-bit integers, and a border's pattern is up to twice as long as the axis."""
+_WHOLE_AXIS = AxisPhase(0, 1, 1, 1, ((0, 0),))
+"""The phase of an axis that a problem of lower rank has not got."""
 
 
 def supports(call: Call, device: Device) -> str | None:
     """Return None, or the reason why this algorithm cannot serve the call."""
-    if call.dtype not in _DTYPES:
-        return f"{call.dtype}: the tensor cores' kernels take {', '.join(_DTYPES)}"
-    if call.dtype == "float32" and call.precision == "highest":
-        return "precision='highest': tensor cores multiply float32 in parts of 11 bits; 'high' and 'tf32' allow it"
     p = call.problem
-    if call.operation == "weight_gradient" and any(b > 1 for b in p.input_dilation):
-        return f"input_dilation={p.input_dilation}: the weight gradient reads every input"
-    return unreachable(call) or missing(device)
-
-
-def unreachable(call: Call) -> str | None:
-    """Return what of a call's border or size is beyond the kernels that read through `Problem`, or None."""
-    p = call.problem
-    if p.padding_value != 0:
-        return f"padding_value={p.padding_value}: only a border of zeros is filled in"
-    if call.operation in ("transposed", "input_gradient") and p.padding_mode != "zeros":
-        return f"padding_mode={p.padding_mode!r}: of the gradient only that of a border of zeros is gathered"
-    if max(*p.dilated, *p.output, *p.extent) > _LONGEST_AXIS or math.prod(p.output) >= 1 << 31:
-        return f"an axis of more than {_LONGEST_AXIS} elements, or 2^31 positions, is out of reach of 32-bit positions"
+    if call.operation == "weight_gradient":
+        return "it computes no gradient by the weights"
+    if call.operation != "forward" and p.padding_mode != "zeros":
+        return f"padding_mode={p.padding_mode!r}: it computes input gradients for the 'zeros' border only"
+    if call.is_complex:
+        return f"it does not take {call.dtype}"
     return None
 
 
-def missing(device: Device) -> str | None:
-    """Return what the device lacks, or None."""
-    if device.simulated:
-        return "Numba's simulator runs no CUDA C++"
-    if device.compute_capability < (8, 0):
-        major, minor = device.compute_capability
-        return f"{device.name} has compute capability {major}.{minor}; these kernels begin with 8.0"
-    return raw_loader.unavailable()
-
-
 def cost(call: Call, device: Device) -> float:
-    """Return estimated seconds: whole tiles at the tensor cores' rate, besides each array's way once."""
-    constants, layouts = tuning.CUDA_COSTS["implicit_gemm"], (call.problem.layout,) * 2
-    parts = geometry.launches(call, device.multiprocessors, geometry.reads_of(call, layouts), layouts)
-    seconds = constants.overhead + call.bytes / constants.bandwidth + len(parts) * LAUNCH
-    return seconds + sum(part.cycles for part in parts) / constants.flops
+    """Return estimated seconds: idle rows, columns and channels of the tiles are computed too."""
+    p = computed(call)
+    tile = tile_of(p, tiles_of(call.dtype, bytes_of_a_sum(call)))
+    rows, columns, channels = p.gemm[0], p.gemm[1], p.in_channels // p.groups
+    useful = max(rows * columns * channels, 1)
+    done = _up(rows, tile.rows) * _up(columns, tile.columns) * _up(channels, tile.depth)
+    # Fewer blocks than multiprocessors leave some of those idle.
+    blocks = _up(rows, tile.rows) // tile.rows * (_up(columns, tile.columns) // tile.columns) * p.groups
+    idle = max(device.multiprocessors / max(blocks, 1), 1.0)
+    flops = call.flops * done / useful * idle
+    return tuning.cuda_cost("implicit_gemm", call.dtype, flops, call.bytes, device.flops, device.bandwidth)
 
 
-LAUNCH = 4e-6
-"""Seconds of a launch. An estimate: not measured."""
+def _up(n: int, step: int) -> int:
+    return -(-n // step) * step
 
 
-def pack(call: Call, w: Any) -> Any:
-    """Return the weights on the GPU, in the kernel's order."""
-    return packed_for(raw_loader.runtime(), call, w)
+def tiles_of(dtype: str, itemsize: int) -> tuple[GemmTile, ...]:
+    """Return the tiles for a dtype whose sums have so many bytes."""
+    most = tuning.CUDA_LARGEST_SUMS.get(dtype, math.inf)
+    tiles = tuning.CUDA_GEMM_TILES[itemsize]
+    return tuple(tile for tile in tiles if tile.rows_per_thread * tile.columns_per_thread <= most)
 
 
-def packed_for(runtime: Any, call: Call, w: Any) -> Any:
-    """Return the weights where a runtime computes, in the kernel's order."""
-    return geometry.packed(runtime.xp, call, runtime.adopt(w).reshape(w.shape))
+def tile_of(p: ConvProblem, tiles: tuple[GemmTile, ...]) -> GemmTile:
+    """Return the tile that computes least beside what is asked for; of equal ones the first, which is the largest."""
+    rows, columns, _ = p.gemm
+    return min(tiles, key=lambda tile: _up(rows, tile.rows) * _up(columns, tile.columns))
 
 
-def run(call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
-    """Write y (forward), x (transposed, input_gradient) or w (weight_gradient), every element of it."""
-    compute(raw_loader.runtime(), call, x, w, y, bias, packed)
+def pack(call: Call, w: Array) -> Any:
+    """Return the weights on the GPU: phase after phase, each (groups, taps, inputs, outputs)."""
+    from gpuconv.backends.cuda import memory
+
+    with memory.Job(w) as job:
+        packed = _packed(call, w, job)
+        job.synchronize()
+    return packed
 
 
-def compute(
-    runtime: Any,
-    call: Call,
-    x: Any,
-    w: Any,
-    y: Any,
-    bias: Any,
-    packed: Any = None,
-    only: tuning.TensorTile | None = None,
-) -> None:
-    """Do what `run` does through a runtime: `raw_loader.CupyRuntime`, or another with its methods.
+def _packed(call: Call, w: Array, job: Job) -> Any:
+    return job.gather(w, call.dtype, _order, call)
 
-    A tile named in `only` is taken whatever the estimates.
-    """
-    if call.operation == "weight_gradient":
-        _weight_gradient(runtime, call, x, w, y, only)
-        return
+
+def _order(call: Call) -> NDArray[Any]:
+    """Return where each packed number lies in w."""
+    p = call.problem
+    count = math.prod(p.w_shape)
+    kernel: NDArray[Any] = np.arange(count, dtype=np.int32 if count < 1 << 31 else np.int64)
+    kernel = kernel.reshape(p.groups, p.out_channels // p.groups, *p.w_shape[1:])
+    if call.operation != "forward":
+        kernel = np.flip(kernel.swapaxes(1, 2), axis=tuple(range(3, kernel.ndim)))
+    phases = []
+    for phase in computed(call).all_phases:
+        taps = np.ix_(*([t for t, _ in axis.taps] for axis in phase))
+        part = kernel[(slice(None),) * 3 + taps]
+        phases.append(np.moveaxis(part, (2, 1), (-2, -1)).reshape(-1))
+    return np.concatenate(phases)
+
+
+@batches.split
+def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: Any = None) -> None:
+    """Write y (forward) or x (transposed, input_gradient), every element of it."""
+    from gpuconv.backends.cuda import device, implicit_gemm_kernels, launch, memory, scalars
+
     read, written = (x, y) if call.operation == "forward" else (y, x)
-    (read, of_read), (written, of_written) = (_in_memory(runtime, a, call) for a in (read, written))
     if written.size == 0:
         return
-    layouts = of_read, of_written
-    weights = packed_for(runtime, call, w) if packed is None else packed
-    source, result = runtime.adopt(read), runtime.target(written)
-    offset = None if bias is None else runtime.adopt(bias)
-    at, into = runtime.pointer(source), runtime.pointer(result)
-    reads = geometry.reads_of(call, layouts) if at % 16 == 0 else "gather"
-    pairs = of_written == "channels_last" and into % (2 * result_dtype(to_numpy(call.dtype)).itemsize) == 0
-    for part in geometry.launches(call, runtime.multiprocessors, reads, layouts, only):
-        pointers = {
-            "x": at,
-            "w": runtime.pointer(weights) + part.weights * weights.dtype.itemsize,
-            "bias": 0 if offset is None else runtime.pointer(offset),
-            "y": into,
-            "paired": int(pairs and part.numbers["outputs"] % 2 == 0),
+    p, kinds = computed(call), scalars.of(call.dtype)
+    tiles = tiles_of(call.dtype, kinds.sums.itemsize)
+    tile = tile_of(p, tuning.CUDA_SIMULATOR_GEMM_TILES if device().simulated else tiles)
+    with memory.Job(read, w, written, bias) as job:
+        weights = _packed(call, w, job) if packed is None else packed
+        source, target = job.read(read, call.dtype), job.write(written, call.dtype)
+        strides = axis_strides(p, source.strides)
+        kernel = implicit_gemm_kernels.product(kinds.kind, tile, strides.channel < strides.axes[2])
+        offset = target.data
+        if bias is not None:
+            offset = job.read(bias, result_dtype(to_numpy(call.dtype)).name, flat=True).data
+        key = p, tile, source.strides, target.strides, bias is not None
+        meta, fill = job.resident(_numbers, *key), kinds.sums.type(p.padding_value)
+        for part in _launches(*key)[0]:
+            numbers = meta[part.begin : part.end]
+            for first in range(0, p.groups, launch.GRID_Y):
+                grid = part.blocks, min(launch.GRID_Y, p.groups - first)
+                job.launch(
+                    kernel, grid, tile.threads, source.data, weights, offset, target.data, fill, numbers, first
+                )  # fmt: skip
+
+
+class _Launch(NamedTuple):
+    """One launch of the kernel: one phase."""
+
+    blocks: int
+    begin: int
+    """Where its numbers begin in the array of all launches."""
+    end: int
+
+
+def _numbers(*key: Any) -> NDArray[np.int64]:
+    """Return the numbers of `_launches`."""
+    return _launches(*key)[1]
+
+
+@functools.lru_cache(maxsize=256)
+def _launches(
+    p: ConvProblem, tile: GemmTile, in_strides: tuple[int, ...], out_strides: tuple[int, ...], biased: bool
+) -> tuple[tuple[_Launch, ...], NDArray[np.int64]]:
+    """Return the launches of a problem, and the numbers that their kernels read, one after the other."""
+    from gpuconv.backends.cuda import implicit_gemm_kernels as kernels
+
+    missing, source, target = 3 - p.rank, axis_strides(p, in_strides), axis_strides(p, out_strides)
+    cropped = (*((0, 1),) * missing, *p.cropped)
+    rows, channels = p.out_channels // p.groups, p.in_channels // p.groups
+    launches: list[_Launch] = []
+    numbers, weights = [], 0
+    for phase in p.all_phases:
+        axes = (*(_WHOLE_AXIS,) * missing, *phase)
+        taps = math.prod(len(axis.taps) for axis in axes)
+        columns = p.batch * math.prod(axis.count for axis in axes)
+        head = {
+            "rows": rows,
+            "columns": columns,
+            "row_tiles": -(-rows // tile.rows),
+            "channels": channels,
+            "chunks": -(-channels // tile.depth),
+            "taps": taps,
+            "mode": p.mode_code,
+            "biased": biased,
+            "weights_start": weights,
+            "in_start": sum(low * stride for (low, _), stride in zip(cropped, source.axes, strict=True)),
+            "in_batch": source.batch,
+            "in_group": channels * source.channel,
+            "in_channel": source.channel,
+            "out_start": sum(axis.start * stride for axis, stride in zip(axes, target.axes, strict=True)),
+            "out_batch": target.batch,
+            "out_channel": target.channel,
         }
-        _launch(runtime, part, pointers)
-    runtime.deliver(result, written)
-
-
-def _weight_gradient(runtime: Any, call: Call, x: Any, w: Any, y: Any, only: tuning.TensorTile | None) -> None:
-    (x, of_x), (y, of_y) = (_in_memory(runtime, a, call) for a in (x, y))
-    w, layouts = runtime.view(w), (of_x, of_y)
-    if w.size == 0:
-        return
-    inputs, result = (runtime.adopt(x), runtime.adopt(y)), runtime.target(w)
-    reads = geometry.reads_of(call, layouts)
-    if reads == "vector" and any(runtime.pointer(a) % 16 for a in inputs):
-        reads = "gather"
-    (part,) = geometry.launches(call, runtime.multiprocessors, reads, layouts, only)
-    pointers = {name: runtime.pointer(a) for name, a in zip("xyw", (*inputs, result), strict=True)}
-    _launch(runtime, part, {**pointers, "bias": 0, "paired": 0})
-    runtime.deliver(result, w)
-
-
-def _in_memory(runtime: Any, array: Any, call: Call) -> tuple[Any, str]:
-    """Return an array with its axes in the order of its memory, and that order, if it is one of the two layouts."""
-    problem, view = call.problem, runtime.view(array)
-    if view.flags.c_contiguous:
-        return view, problem.layout
-    first, last = (1 if problem.batched else 0), view.ndim - 1
-    was_first = problem.layout == "channels_first"
-    axes = [axis for axis in range(view.ndim) if axis != (first if was_first else last)]
-    axes.insert(last if was_first else first, first if was_first else last)
-    moved = view.transpose(axes)
-    if moved.flags.c_contiguous:
-        return moved, "channels_last" if was_first else "channels_first"
-    return view, problem.layout
-
-
-def _launch(runtime: Any, part: geometry.Launch, pointers: dict[str, int]) -> None:
-    kernel, (tiles, splits) = part.kernel, part.grid
-    partial = runtime.empty(part.sums, np.dtype(np.uint32)) if part.sums else None
-    numbers = part.numbers | pointers
-    numbers["partial"] = 0 if partial is None else runtime.pointer(partial)
-    for first in range(0, numbers["groups"], _GRID_Y):
-        grid = tiles, min(_GRID_Y, numbers["groups"] - first), splits
-        struct = geometry.as_struct(numbers | {"first_group": first})
-        runtime.launch(kernel, kernel.name, grid, kernel.tile.threads, kernel.shared, struct)
-    if part.sums:
-        blocks = min(-(-part.sums // splits // 256), 1 << 16)
-        struct = geometry.as_struct(numbers | {"first_group": 0})
-        runtime.launch(kernel, kernel.second_pass, (blocks, 1, 1), 256, 0, struct)
+        meta = [head[name] for name in kernels.FIELDS]
+        for axis, (low, high), in_stride, out_stride in zip(axes, cropped, source.axes, target.axes, strict=True):
+            meta += [axis.count, axis.advance, high - low, in_stride, axis.step * out_stride]
+        lows = [low for low, _ in cropped]
+        for tap in itertools.product(*([offset for _, offset in axis.taps] for axis in axes)):
+            meta += [offset - low for offset, low in zip(tap, lows, strict=True)]
+        begin = launches[-1].end if launches else 0
+        blocks = -(-rows // tile.rows) * -(-columns // tile.columns)
+        launches.append(_Launch(blocks, begin, begin + len(meta)))
+        numbers += meta
+        weights += p.groups * taps * channels * rows
+    return tuple(launches), np.array(numbers, np.int64)

@@ -10,8 +10,8 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpuconv import tuning
-from gpuconv.backends.cuda import implicit_gemm, raw_loader
-from gpuconv.backends.cuda import implicit_gemm_geometry as geometry
+from gpuconv.backends.cuda import implicit_gemm_mma, raw_loader
+from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.dtypes import to_numpy
 
 if TYPE_CHECKING:
@@ -70,15 +70,14 @@ def supports(call: Call, device: Device) -> str | None:
         return f"{p.in_channels} channels, {p.layout}: channels must lie together, a multiple of {wide} of them"
     if p.batch * math.prod(p.output[:-1]) > _MOST or p.output[-1] * (p.in_channels // wide) > _MOST:
         return f"rows of the output, and chunks of one, are counted to {_MOST} only"
-    return implicit_gemm.unreachable(call) or implicit_gemm.missing(device)
+    return implicit_gemm_mma.unreachable(call) or implicit_gemm_mma.missing(device)
 
 
 def cost(call: Call, device: Device) -> float:
     """Return estimated seconds."""
-    constants = tuning.CUDA_COSTS["raw_depthwise"]
     launches = len(geometry.computed(call).all_phases)
-    seconds = constants.overhead + launches * implicit_gemm.LAUNCH
-    return seconds + call.flops / constants.flops + call.bytes / constants.bandwidth
+    seconds = tuning.cuda_cost("raw_depthwise", call.dtype, call.flops, call.bytes, device.flops, device.bandwidth)
+    return seconds + launches * implicit_gemm_mma.LAUNCH
 
 
 def pack(call: Call, w: Any) -> Any:

@@ -4,13 +4,27 @@ import threading
 
 import numpy as np
 import pytest
+from support import (
+    DTYPES,
+    OPERATIONS,
+    Engine,
+    assert_close,
+    compute,
+    expected,
+    inputs,
+    reachable,
+    reduction_length,
+    tolerance,
+)
 
 import gpuconv
 from gpuconv import reference, tuning
-from gpuconv.backends.cuda import device, direct, launch
+from gpuconv.backends.cuda import device, direct, direct_gradient, launch
 from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
-from gpuconv.tuning import CudaTile
+from gpuconv.tuning import CudaTile, GradientTile
+
+DIRECT = Engine("cuda", "direct")
 
 TILES = {
     # Two threads along the positions and two along the outputs, and a depth that divides no kernel here.
@@ -20,6 +34,12 @@ TILES = {
     # More outputs of a thread than the problems have: tiles that hang over both ends.
     "wide": (CudaTile(8, 4, 4, 4, 7, 64, 40),),
 }
+GRADIENT_TILES = (
+    # Threads along rows and columns, tiles over the edge, and a depth that divides no sum here.
+    GradientTile(2, 6, 1, 3, 3),
+    # One thread, and a tile that is larger than any gradient's rows.
+    GradientTile(8, 16, 8, 16, 4),
+)
 FLOAT64 = ("1d", "2d groups", "2d wrap, cropped", "2d constant border", "3d")
 GRADIENTS = (
     "1d stride, border wider than x", "1d one element, mirror", "1d no batch axis", "1d wrap, as long as x",
@@ -29,36 +49,19 @@ GRADIENTS = (
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """Fill what a kernel is to write with NaN, so that an element left out shows."""
-    monkeypatch.setattr(launch, "empty", lambda size, dtype: launch.cuda.to_device(np.full(size, np.nan, dtype)))
-
-
 @pytest.fixture
 def tiles(request, monkeypatch):
     monkeypatch.setattr(tuning, "CUDA_SIMULATOR_TILES", TILES[request.param])
     return request.param
 
 
-def arrays(problem, dtype):
-    rng = np.random.default_rng(7)
-    return tuple(rng.standard_normal(s).astype(dtype) for s in (problem.x_shape, problem.w_shape, problem.y_shape))
-
-
-def check(call, x, w, y, bias=None, packed=None):
-    """Run the call and compare it with the oracle, within a bound on the rounding errors of any order of summation."""
-    oracle = getattr(reference, call.operation)
-    result = y if call.operation == "forward" else x
-    read = x if call.operation == "forward" else y
-    extra = () if bias is None else (bias.astype(np.float64),)
-    want = oracle(call.problem, read.astype(np.float64), w.astype(np.float64), *extra)
-    magnitude = oracle(call.problem, *(np.abs(a).astype(np.float64) for a in (read, w, *extra)))
-    terms = oracle(call.problem, np.ones(read.shape), np.ones(w.shape))
-    result[...] = np.nan
-    direct.run(call, x, w, y, bias, packed)
-    bound = (terms + 2) * np.finfo(result.dtype).eps * magnitude
-    assert np.all(np.abs(result - want) <= bound), np.abs(result - want).max()
+def check(problem, operation, dtype, *, bias=False, strided=False):
+    """Run `direct` into a poisoned output, and compare with the oracle."""
+    call = Call(problem, operation, dtype)
+    actual = compute(DIRECT, call, "tiny", bias=bias, strided=strided)
+    wanted = expected(call, "tiny", bias=bias)
+    assert actual.dtype == wanted.dtype
+    assert_close(actual, wanted, tolerance(dtype, reduction_length(problem, operation)))
 
 
 FORWARD = {
@@ -118,10 +121,7 @@ TRANSPOSED = {
 def test_forward(name, tiles):
     x_shape, w_shape, arguments = FORWARD[name]
     problem = ConvProblem.make(x_shape, w_shape, **arguments)
-    dtype = "float64" if tiles == "wide" else "float32"
-    x, w, y = arrays(problem, dtype)
-    bias = None if tiles == "halo" else np.arange(problem.out_channels).astype(dtype)
-    check(Call(problem, "forward", dtype), x, w, y, bias)
+    check(problem, "forward", "float64" if tiles == "wide" else "float32", bias=tiles != "halo")
 
 
 @pytest.mark.parametrize("tiles", ["cramped", "wide"], indirect=True)
@@ -129,19 +129,53 @@ def test_forward(name, tiles):
 def test_transposed(name, tiles):
     y_shape, w_shape, arguments = TRANSPOSED[name]
     problem = ConvProblem.make_transposed(y_shape, w_shape, **arguments)
-    dtype = "float64" if tiles == "wide" else "float32"
-    x, w, y = arrays(problem, dtype)
-    bias = None if tiles == "cramped" else np.arange(problem.in_channels).astype(dtype)
-    check(Call(problem, "transposed", dtype), x, w, y, bias)
+    check(problem, "transposed", "float64" if tiles == "wide" else "float32", bias=tiles != "cramped")
 
 
 @pytest.mark.parametrize("tiles", ["cramped"], indirect=True)
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_input_gradient(name, tiles):
     x_shape, w_shape, arguments = FORWARD[name]
-    problem = ConvProblem.make(x_shape, w_shape, **arguments)
-    x, w, y = arrays(problem, "float32")
-    check(Call(problem, "input_gradient", "float32"), x, w, y)
+    check(ConvProblem.make(x_shape, w_shape, **arguments), "input_gradient", "float32")
+
+
+@pytest.mark.parametrize("tile", range(2))
+@pytest.mark.parametrize("name", FORWARD)
+def test_weight_gradient(name, tile, monkeypatch):
+    monkeypatch.setattr(tuning, "CUDA_SIMULATOR_GRADIENT_TILES", (GRADIENT_TILES[tile],))
+    monkeypatch.setattr(direct_gradient, "_SLICE_DEPTHS", 1)
+    x_shape, w_shape, arguments = FORWARD[name]
+    check(ConvProblem.make(x_shape, w_shape, **arguments), "weight_gradient", ("float32", "float64")[tile])
+
+
+@pytest.mark.parametrize("tiles", ["cramped"], indirect=True)
+def test_complex_numbers_staged_one_by_one(tiles):
+    check(ConvProblem.make((1, 2, 49), (1, 2, 3), dilation=20, padding=4), "forward", "complex64")
+
+
+def test_a_weight_gradient_has_slices_of_its_sum(monkeypatch):
+    problem = ConvProblem.make(*FORWARD["2d"][:2])
+    monkeypatch.setattr(direct_gradient, "_SLICE_DEPTHS", 1)
+    slices, blocks = direct_gradient._cut(problem, GRADIENT_TILES[0], 1)
+    assert (slices, blocks) == (2 * 2 * 4 // 3, 4)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")  # NumPy's scalars warn of what wraps around on purpose
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype(dtype, operation):
+    names = [
+        "2d groups",
+        "2d channels last, stride",
+        "1d stride, border wider than x",
+        "2d constant border",
+        "2d 1x1, stride 2",
+    ]
+    for i, name in enumerate(names):
+        x_shape, w_shape, arguments = FORWARD[name]
+        problem = ConvProblem.make(x_shape, w_shape, **arguments)
+        if reachable(problem, operation):
+            check(problem, operation, dtype, bias=i % 2 == 0, strided=i % 2 == 1)
 
 
 def test_problems_reach_both_ways_of_staging_and_many_segments():
@@ -149,26 +183,34 @@ def test_problems_reach_both_ways_of_staging_and_many_segments():
     for name, tiles in TILES.items():
         for x_shape, w_shape, arguments in FORWARD.values():
             problem = ConvProblem.make(x_shape, w_shape, **arguments)
-            launches, numbers = direct._launches(problem, tiles)
+            strides = contiguous(problem.x_shape), contiguous(problem.y_shape)
+            launches, numbers = direct._launches(problem, tiles, 1, *strides, False)
             for part in launches:
                 _, channels, _, _, taps, segment = numbers[part.begin : part.begin + 6]
                 seen.add((name, part.halo, bool(segment < channels * taps)))
     assert {("halo", True, False), ("cramped", True, True), ("cramped", False, True)} <= seen
 
 
+def contiguous(shape):
+    return tuple(int(stride) for stride in np.array(np.empty(shape, np.int8).strides))
+
+
 def test_grid_in_slices(monkeypatch):
     monkeypatch.setattr(launch, "GRID_Y", 4)
-    problem = ConvProblem.make((3, 2, 4), (2, 1, 2), groups=2)
-    check(Call(problem, "forward", "float32"), *arrays(problem, "float32"))
+    problem = ConvProblem.make((3, 10, 4), (5, 2, 2), groups=5)
+    check(problem, "forward", "float32")
+    check(problem, "weight_gradient", "float32")
 
 
 def test_strided_arrays():
     problem = ConvProblem.make((1, 2, 5, 6), (2, 2, 3, 3))
-    x, w, _ = arrays(problem, "float64")
+    call = Call(problem, "forward", "float64")
+    x, w, _ = inputs(call, "strided")
     x = np.asfortranarray(x)[..., ::-1]
     w = np.flip(w, axis=(0, 3))
     surroundings = np.zeros((1, 2, 6, 8))
-    check(Call(problem, "forward", "float64"), x, w, surroundings[:, :, 1:4, ::2])
+    DIRECT.write(call, x, w, surroundings[:, :, 1:4, ::2])
+    assert_close(surroundings[:, :, 1:4, ::2], reference.forward(problem, x, w), tolerance("float64", 18))
     assert not surroundings[:, :, 0].any()
     assert not surroundings[..., 1::2].any()
 
@@ -223,8 +265,6 @@ def test_threads_at_once():
 
 
 def test_reasons():
-    problem = ConvProblem.make((1, 1, 4), (1, 1, 2))
-    assert "float16" in direct.supports(Call(problem, "forward", "float16"), device())
-    assert "weight gradient" in direct.supports(Call(problem, "weight_gradient", "float32"), device())
-    with pytest.raises(gpuconv.UnsupportedError, match="weight gradient is not written yet"):
-        gpuconv.grad.conv1d_weight(np.ones((1, 1, 4)), (1, 1, 2), np.ones((1, 1, 3)), backend="cuda")
+    problem = ConvProblem.make((1, 1, 4), (1, 1, 2), padding=1, padding_mode="wrap")
+    assert "'zeros' border only" in direct.supports(Call(problem, "transposed", "float32"), device())
+    assert direct.supports(Call(problem, "input_gradient", "bfloat16"), device()) is None

@@ -23,7 +23,7 @@ def built_tiles(monkeypatch):
     """Leave the choice among the kernels that are built for the host."""
     from host_build import DEPTHWISE, KERNELS
 
-    from gpuconv.backends.cuda import implicit_gemm_geometry as geometry
+    from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
     from gpuconv.backends.cuda import raw_depthwise
 
     def tiles_of(*which):

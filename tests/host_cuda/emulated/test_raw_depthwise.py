@@ -19,7 +19,7 @@ from gpuconv.boundary import MODES
 from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
 
-GPU = Device("a GPU", (9, 0), 1, simulated=False)
+GPU = Device("a GPU", (9, 0), 1, simulated=False, flops=5e11, bandwidth=4e12, cupy=True)
 DTYPES = ("float16", "bfloat16", "float32")
 PROBLEMS = {
     "3x3": ((2, 6, 7, 16), (3, 3), {"padding": 1}),

@@ -20,13 +20,13 @@ from support import (
     tolerance,
 )
 
-from gpuconv.backends.cuda import Device, implicit_gemm, raw_loader
-from gpuconv.backends.cuda import implicit_gemm_geometry as geometry
+from gpuconv.backends.cuda import Device, implicit_gemm_mma, raw_loader
+from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.dispatch import Call
 from gpuconv.dtypes import result_dtype
 from gpuconv.problem import ConvProblem
 
-GPU = Device("a GPU", (9, 0), 1, simulated=False)
+GPU = Device("a GPU", (9, 0), 1, simulated=False, flops=5e11, bandwidth=4e12, cupy=True)
 DTYPES = ("float16", "bfloat16", "float32", "int8", "uint8")
 LARGEST = 200_000
 """Operations of a problem that the emulation is given: it does about a million a second."""
@@ -38,16 +38,16 @@ def cupy_pretended(monkeypatch):
 
 
 def takes(call):
-    return call.problem.flops <= LARGEST and implicit_gemm.supports(call, GPU) is None
+    return call.problem.flops <= LARGEST and implicit_gemm_mma.supports(call, GPU) is None
 
 
 def write(runtime, call, first, second, out, bias=None):
     if call.operation == "forward":
-        implicit_gemm.compute(runtime, call, first, second, out, bias)
+        implicit_gemm_mma.compute(runtime, call, first, second, out, bias)
     elif call.operation == "weight_gradient":
-        implicit_gemm.compute(runtime, call, first, out, second, bias)
+        implicit_gemm_mma.compute(runtime, call, first, out, second, bias)
     else:
-        implicit_gemm.compute(runtime, call, out, second, first, bias)
+        implicit_gemm_mma.compute(runtime, call, out, second, first, bias)
 
 
 def limits(call):
@@ -146,7 +146,7 @@ def test_split_sums(runtime, dtype, precision):
 
 
 def test_more_groups_than_a_grid_has_rows(runtime, monkeypatch):
-    monkeypatch.setattr(implicit_gemm, "_GRID_Y", 2)
+    monkeypatch.setattr(implicit_gemm_mma, "_GRID_Y", 2)
     call = larger("groups", "channels_last", "forward", "float16", "high")
     check(runtime, call, "groups", bias=True)
     assert [grid[1] for _, grid in runtime.launched] == [2, 1]
@@ -160,12 +160,12 @@ def test_the_memory_s_layout_chooses_the_way_of_reading(runtime):
     out = np.moveaxis(np.zeros((*wanted.shape[:1], *wanted.shape[2:], wanted.shape[1]), wanted.dtype), -1, 1)
     for source, how in ((x, "gather"), (np.moveaxis(last, -1, 1), "vector")):
         out[...] = 0
-        implicit_gemm.compute(runtime, call, source, w, out, bias)
+        implicit_gemm_mma.compute(runtime, call, source, w, out, bias)
         assert_close(out, wanted, limits(call))
         assert how in runtime.launched.pop()[0]
     misaligned = np.zeros(last.size + 1, last.dtype)[1:].reshape(last.shape)
     misaligned[...] = last
-    implicit_gemm.compute(runtime, call, np.moveaxis(misaligned, -1, 1), w, out, bias)
+    implicit_gemm_mma.compute(runtime, call, np.moveaxis(misaligned, -1, 1), w, out, bias)
     assert_close(out, wanted, limits(call))
     assert "gather" in runtime.launched.pop()[0]
 
@@ -200,7 +200,7 @@ def test_the_largest_floats_stay_finite(runtime, precision):
     x[0, 1] = np.finfo(np.float32).max
     w = np.full((3, 4, 1), 0.5, np.float32)
     out = np.zeros((1, 3, 8), np.float32)
-    implicit_gemm.compute(runtime, call, x, w, out, None)
+    implicit_gemm_mma.compute(runtime, call, x, w, out, None)
     assert np.all(np.abs(out / (x[0, 1, 0] * 0.5) - 1) < 2.0**-9)
 
 
@@ -213,7 +213,7 @@ def test_every_kind_of_nan_stays_one(runtime, precision, bits):
         kept = array[place]
         array.view(np.uint32)[place] = bits
         out = np.zeros((1, 8, 8), np.float32)
-        implicit_gemm.compute(runtime, call, x, w, out, None)
+        implicit_gemm_mma.compute(runtime, call, x, w, out, None)
         wanted = np.full(out.shape, False)
         wanted[(0, 3) if array is x else (0, slice(None), 5)] = True
         np.testing.assert_array_equal(np.isnan(out), wanted)
@@ -227,7 +227,7 @@ def test_high_precision_is_near_float32(runtime):
         call = Call(ConvProblem.make((1, 64, 20), (16, 64, 3)), "forward", "float32", precision)
         x, w, _ = inputs(call, "near")
         out = np.zeros(call.problem.y_shape, np.float32)
-        implicit_gemm.compute(runtime, call, x, w, out, None)
+        implicit_gemm_mma.compute(runtime, call, x, w, out, None)
         exact = makes(Call(call.problem, "forward", "float64"), x.astype(np.float64), w.astype(np.float64))
         errors[precision] = np.abs(out - exact).max()
     assert errors["high"] < errors["tf32"] / 50
@@ -239,12 +239,12 @@ def test_offsets_beyond_32_bits(runtime):
     x[4, 0, 1 << 28] = 3
     call = Call(ConvProblem.make(x.shape, w.shape, stride=1 << 28), "forward", "uint8")
     out = np.zeros(call.problem.y_shape, np.int32)
-    implicit_gemm.compute(runtime, call, x, w, out, None)
+    implicit_gemm_mma.compute(runtime, call, x, w, out, None)
     assert out[4, 0, 1] == 6
     assert out.sum() == 6
     dw, dy = np.zeros((1, 1, 1), np.int32), np.ones(call.problem.y_shape, np.uint8)
     gradient = Call(call.problem, "weight_gradient", "uint8")
-    implicit_gemm.compute(runtime, gradient, x, dw, dy, None)
+    implicit_gemm_mma.compute(runtime, gradient, x, dw, dy, None)
     assert dw.item() == 3
 
 

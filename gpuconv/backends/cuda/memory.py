@@ -1,0 +1,189 @@
+"""One call's work on the GPU: where its arrays are, the stream that it runs on, and the way there and back."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from gpuconv.backends.cuda import launch, memory_kernels, scalars
+from gpuconv.backends.cuda.interop import DeviceArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any] | DeviceArray
+
+__all__ = ["Job", "View", "to_host"]
+
+
+class View(NamedTuple):
+    """An array as kernels see it: a flat device array of real numbers, and a stride for each axis of the array."""
+
+    data: Any
+    strides: tuple[int, ...]
+    """In real numbers."""
+
+
+class Job:
+    """The GPU work of one call, as a context: its end copies results to where they belong.
+
+    Work is put on the stream of the caller's arrays. Where the result lies on the GPU the call returns before the
+    work is done, as the caller's own library does; where it lies in the host's memory the end waits for it.
+    """
+
+    def __init__(self, *arrays: Array | None) -> None:
+        there = [array for array in arrays if isinstance(array, DeviceArray)]
+        self._streams = list(dict.fromkeys(array.stream for array in there if array.stream is not None))
+        self.device = next((array.device for array in there if array.device is not None), None)
+        self.stream: Any = 0
+        self._contexts = contextlib.ExitStack()
+        self._finish: list[Any] = []
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as contexts:
+            contexts.enter_context(launch.faults())
+            contexts.enter_context(launch.on_device(self.device))
+            self.stream = launch.stream(self._streams[0] if self._streams else 0)
+            for other in self._streams[1:]:
+                launch.wait_for(other, self.stream)
+            self._contexts = contexts.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._contexts:
+            if error is not None:
+                raise error
+            for finish in self._finish:
+                finish()
+
+    def launch(self, kernel: Any, grid: tuple[int, ...], block: int, *arguments: Any) -> None:
+        """Start a kernel on the job's stream."""
+        launch.launch(kernel, grid, block, *arguments, on=self.stream)
+
+    def empty(self, size: int, dtype: np.dtype[Any]) -> Any:
+        """Return uninitialised flat memory."""
+        return launch.empty(size, dtype, self.stream)
+
+    def upload(self, array: NDArray[Any]) -> Any:
+        """Return a flat copy of a NumPy array."""
+        return launch.to_device(array, self.stream)
+
+    def read(self, array: Array, dtype: str, *, flat: bool = False) -> View:
+        """Return an array to read from; with `flat`, one in C order.
+
+        An array of the host is copied. One on the GPU is not, but where a stride is negative or `flat` asks for it.
+        """
+        kinds = scalars.of(dtype)
+        if isinstance(array, np.ndarray):
+            data = self.upload(np.ascontiguousarray(array).reshape(-1).view(kinds.storage))
+            return View(data, _contiguous(array.shape, kinds.parts))
+        there = self._there(array, kinds.storage)
+        plain = _contiguous(array.shape, kinds.parts)
+        if not array.size or (min(there.strides, default=0) >= 0 and not flat) or _same(array.shape, there, plain):
+            return there
+        copy = View(self.empty(array.size * kinds.parts, kinds.storage), plain)
+        self._copy(array.shape, there, copy, kinds.storage, kinds.parts)
+        return copy
+
+    def write(self, array: Array, dtype: str, *, flat: bool = False) -> View:
+        """Return where to write an array of the results of `dtype`; with `flat`, in C order.
+
+        It reaches the array itself at the end of the job, at the latest.
+        """
+        kinds = scalars.of(dtype)
+        plain = _contiguous(array.shape, kinds.parts)
+        if isinstance(array, np.ndarray):
+            made = View(self.empty(array.size * kinds.parts, kinds.result_storage), plain)
+            self._finish.append(lambda: launch.to_host(made.data, array, self.stream))
+            return made
+        there = self._there(array, kinds.result_storage)
+        if (min(there.strides, default=0) >= 0 and not flat) or _same(array.shape, there, plain):
+            return there
+        made = View(self.empty(array.size * kinds.parts, kinds.result_storage), plain)
+        self._finish.append(lambda: self._copy(array.shape, made, there, kinds.result_storage, kinds.parts))
+        return made
+
+    def _there(self, array: DeviceArray, storage: np.dtype[Any]) -> View:
+        """Return an array on the GPU as it lies; strides of axes of one element are 0."""
+        low, end = array.bounds()
+        pairs = zip(array.strides, array.shape, strict=True)
+        strides = tuple(stride // storage.itemsize if n > 1 else 0 for stride, n in pairs)
+        if not array.size:
+            return View(self.empty(1, storage), strides)
+        return View(launch.view(low, (end - low) // storage.itemsize, storage, array.owner), strides)
+
+    def _copy(self, shape: tuple[int, ...], source: View, target: View, storage: np.dtype[Any], parts: int) -> None:
+        """Copy an array whose axes have these strides."""
+        total = math.prod(shape) * parts
+        meta = self.resident(_copying, shape, source.strides, target.strides, parts)
+        kernel = memory_kernels.copy(storage.name)
+        self.launch(kernel, (launch.blocks_of(total),), launch.THREADS, source.data, target.data, meta)
+
+    def gather(self, array: Array, dtype: str, order: Callable[..., NDArray[Any]], *arguments: Any) -> Any:
+        """Return an array's real numbers in the order that ``order(*arguments)`` gives, as kernels sum them.
+
+        An entry i of it means number i, and ~i the negative of number i.
+        """
+        kinds = scalars.of(dtype)
+        source = self.read(array, dtype, flat=True)
+        index = self.resident(order, *arguments)
+        target = self.empty(index.size, kinds.sums)
+        kernel = memory_kernels.gather(kinds.kind)
+        self.launch(kernel, (launch.blocks_of(index.size),), launch.THREADS, source.data, index, target)
+        return target
+
+    def resident(self, make: Callable[..., NDArray[Any]], *arguments: Any) -> Any:
+        """Return on the GPU what a pure function makes of hashable arguments; it stays there for later calls."""
+        return _resident(make, self.device, *arguments)
+
+    def synchronize(self) -> None:
+        """Wait for the job's work so far."""
+        launch.synchronize(self.stream)
+
+
+@functools.lru_cache(maxsize=256)
+def _resident(make: Callable[..., NDArray[Any]], device: int | None, *arguments: Any) -> Any:
+    there = launch.to_device(make(*arguments))
+    launch.synchronize(0)
+    return there
+
+
+def _contiguous(shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
+    strides = [parts]
+    for n in reversed(shape[1:]):
+        strides.insert(0, strides[0] * n)
+    return tuple(strides[: len(shape)])
+
+
+def _same(shape: tuple[int, ...], there: View, plain: tuple[int, ...]) -> bool:
+    """Return whether an array lies in C order: strides of axes of one element do not count."""
+    return all(a == b for a, b, n in zip(there.strides, plain, shape, strict=True) if n > 1)
+
+
+def _copying(shape: tuple[int, ...], source: tuple[int, ...], target: tuple[int, ...], parts: int) -> NDArray[np.int64]:
+    """Return the numbers that the copying kernel reads: where element 0 is, and sizes and strides, last axis first."""
+    starts = [
+        sum(-stride * (n - 1) for stride, n in zip(strides, shape, strict=True) if stride < 0)
+        for strides in (source, target)
+    ]
+    axes = [(parts, 1, 1)] * (parts > 1) + list(zip(shape, source, target, strict=True))[::-1]
+    return np.array([math.prod(shape) * parts, len(axes), *starts, *(n for axis in axes for n in axis)], np.int64)
+
+
+def to_host(array: DeviceArray) -> NDArray[Any]:
+    """Return a NumPy copy of an array in a GPU's memory."""
+    result = np.empty(array.shape, array.dtype)
+    if array.size:
+        dtype = array.dtype.name
+        with Job(array) as job:
+            flat = job.read(array, dtype, flat=True)
+            launch.to_host(flat.data, result, job.stream)
+    return result

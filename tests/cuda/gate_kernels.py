@@ -1,0 +1,103 @@
+"""The kernels that the compile gate compiles, with their argument types.
+
+float32 meets every tile and way of staging; another dtype, whose kernels differ from float32's in what is loaded,
+summed and stored only, meets the largest tile of each kind.
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+from gpuconv import tuning
+from gpuconv.backends.cuda import (
+    direct,
+    direct_border,
+    direct_gradient_kernels,
+    direct_kernels,
+    implicit_gemm,
+    implicit_gemm_kernels,
+    memory_kernels,
+    scalars,
+    stencil,
+    stencil_kernels,
+    winograd_kernels,
+)
+
+KINDS = ("float32", "float16", "bfloat16", "float64", "int8", "uint8", "int16", "int32", "int64")
+
+
+PRODUCTS = (("float32", False), ("float32", True), ("bfloat16", False), ("float64", False), ("int8", True))
+"""Dtypes of implicit matrix products, and whether neighbouring threads read neighbouring channels."""
+
+STENCILS = (("float32", 3, 3), ("float32", 7, 7), ("float32", 31, 31), ("float64", 5, 5), ("uint8", 3, 3))
+"""Windows whose weights are in registers, at the most, and beyond, which is a tall one."""
+
+
+class Variant(NamedTuple):
+    """One compilation."""
+
+    name: str
+    function: Any
+    signature: tuple[Any, ...]
+    threads: int
+
+
+def variants(types):
+    """Yield every kernel; `types` are Numba's."""
+
+    def flat(dtype):
+        return getattr(types, dtype.name)[::1]
+
+    numbers = types.int64[::1]
+    for kind in KINDS:
+        seen = scalars.of(kind)
+        x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
+        fill = getattr(types, seen.sums.name)
+        whole, floats = kind == "float32", kind in ("float32", "float64")
+        tiles = direct.tiles_of(kind, seen.sums.itemsize)
+        for tile, halo in itertools.product(tiles, (True, False)):
+            if whole or (tile == tiles[0] and (halo or floats)):
+                name = f"direct {kind} {tile.positions}x{tile.outputs} {'halo' if halo else 'single'}"
+                kernel = direct_kernels.convolution(kind, tile, halo).py_func
+                yield Variant(name, kernel, (x, sums, y, y, fill, numbers, types.int64), tile.threads)
+        if whole:
+            kernel = direct_kernels.convolution(kind, tiles[0], True, 2).py_func
+            yield Variant("direct complex64", kernel, (x, sums, y, y, fill, numbers, types.int64), tiles[0].threads)
+        if kind not in ("uint8", "int16"):
+            yield Variant(f"border {kind}", direct_border.gathering(kind).py_func, (sums, y, numbers), 256)
+            tiles = tuning.CUDA_GRADIENT_TILES[seen.sums.itemsize]
+            for tile, parts in itertools.product(tiles if whole else tiles[:1], (1, 2) if whole else (1,)):
+                if parts == 1 or tile == tiles[0]:
+                    name = f"gradient {'complex64' if parts == 2 else kind} {tile.rows}x{tile.columns}"
+                    kernel = direct_gradient_kernels.contraction(kind, tile, parts).py_func
+                    yield Variant(name, kernel, (x, x, sums, fill, numbers, types.int64), tile.threads)
+            kernel = direct_gradient_kernels.add_slices(kind).py_func
+            yield Variant(f"slices {kind}", kernel, (sums, y, types.int64), 256)
+        yield Variant(f"gather {kind}", memory_kernels.gather(kind).py_func, (x, types.int32[::1], sums), 256)
+    for kind, inside in PRODUCTS:
+        seen = scalars.of(kind)
+        x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
+        tiles = implicit_gemm.tiles_of(kind, seen.sums.itemsize)
+        for tile in tiles if kind == "float32" and not inside else tiles[:1]:
+            kernel = implicit_gemm_kernels.product(kind, tile, inside).py_func
+            name = f"implicit_gemm {kind} {tile.rows}x{tile.columns}{' channels inside' * inside}"
+            signature = (x, sums, y, y, getattr(types, seen.sums.name), numbers, types.int64)
+            yield Variant(name, kernel, signature, tile.threads)
+    for kind in ("float32", "bfloat16"):
+        seen = scalars.of(kind)
+        x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
+        fill = getattr(types, seen.sums.name)
+        kernel = winograd_kernels.inputs(kind).py_func
+        yield Variant(f"winograd inputs {kind}", kernel, (x, sums, fill, numbers, types.int64), 256)
+        kernel = winograd_kernels.outputs(kind).py_func
+        yield Variant(f"winograd outputs {kind}", kernel, (sums, x, sums, y, y, fill, numbers, types.int64), 256)
+    kernel = winograd_kernels.weights("float32").py_func
+    yield Variant("winograd weights float32", kernel, (sums, sums, types.int64), 256)
+    for kind, height, width in STENCILS:
+        seen = scalars.of(kind)
+        x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
+        strips = stencil.strips_of(height, width, seen.sums.itemsize)
+        kernel = stencil_kernels.correlation(kind, height, width, strips).py_func
+        signature = (x, sums, y, y, getattr(types, seen.sums.name), numbers, types.int64)
+        yield Variant(f"stencil {kind} {height}x{width}", kernel, signature, strips.threads)
+    array = flat(scalars.of("float32").storage)
+    yield Variant("copy float32", memory_kernels.copy("float32").py_func, (array, array, numbers), 256)
