@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import gemm, memory, threads, winograd_gradient
 from gpuconv.backends.cpu.memory import LINE, address_of
-from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, possible_forms
+from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, operand, possible_forms
 from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel, products
 from gpuconv.dispatch import Call
 
@@ -155,13 +155,6 @@ def workspace(call: Call) -> int:
     return weights + most
 
 
-def _operand(problem: ConvProblem, array: Array) -> list[int]:
-    """Return x's or y's address and the bytes between neighbours: batch, channel, z, y, x."""
-    batch, *rest = array.strides if problem.batched else (0, *array.strides)
-    channel = rest.pop(0 if problem.layout == "channels_first" else -1)
-    return [address_of(array), batch, channel, *(0,) * (3 - problem.rank), *rest]
-
-
 def _correlated(call: Call, w: Array) -> Array:
     """Return the weights of the correlation that computes the operation."""
     if call.operation == "forward":
@@ -259,7 +252,7 @@ def _correlate(problem: ConvProblem, x: Array, w: Array, y: Array, bias: Array |
     fill = np.array([problem.padding_value], np.float32)
     words = g.words.copy()
     words[: _STAGE + 2] = (
-        *_operand(problem, x), *_operand(problem, y), *_weights(problem, w), 0 if bias is None else address_of(bias),
+        *operand(problem, x), *operand(problem, y), *_weights(problem, w), 0 if bias is None else address_of(bias),
         address_of(fill), u, v, INPUTS, products(),
     )  # fmt: skip
     code = kernel(g.form)

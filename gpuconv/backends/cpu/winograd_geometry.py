@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import threads
+from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.winograd_kernels import CALL
 from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR
 from gpuconv.backends.cpu.winograd_tiles import forms, most_tiles
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
 
 __all__ = [
-    "OUTPUTS", "Geometry", "along_axes", "geometry", "odd_lines", "parts_of", "possible_forms", "spans", "tiles_of",
+    "OUTPUTS", "Geometry", "along_axes", "geometry", "odd_lines", "operand", "parts_of", "possible_forms", "spans",
+    "tiles_of",
 ]  # fmt: skip
 
 OUTPUTS = {2: (5, 4, 3), 3: (4, 3, 2), 4: (3,), 5: (2,)}
@@ -64,6 +66,13 @@ _PART_TAPS = {5: (5, 3)}
 """Taps of the parts that kernels may be divided into, by their longest axis: by default all, or the next for longer."""
 _LONG_TAPS = (3, 4)
 _MOST_PARTS = 64
+
+
+def operand(problem: ConvProblem, array: Any) -> list[int]:
+    """Return x's or y's address and the bytes between neighbours: batch, channel, z, y, x."""
+    batch, *rest = array.strides if problem.batched else (0, *array.strides)
+    channel = rest.pop(0 if problem.layout == "channels_first" else -1)
+    return [address_of(array), batch, channel, *(0,) * (3 - problem.rank), *rest]
 
 
 def along_axes(problem: ConvProblem) -> tuple[tuple[int, int], ...]:

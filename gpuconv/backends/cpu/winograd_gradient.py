@@ -14,7 +14,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import direct, memory, threads
 from gpuconv.backends.cpu.memory import address_of
-from gpuconv.backends.cpu.winograd_geometry import OUTPUTS, along_axes, odd_lines, parts_of, spans, tiles_of
+from gpuconv.backends.cpu.winograd_geometry import OUTPUTS, along_axes, odd_lines, operand, parts_of, spans, tiles_of
 from gpuconv.backends.cpu.winograd_gradient_kernels import GRADIENT, GRADIENTS, INPUTS, PRODUCTS, TAPS, kernel
 from gpuconv.backends.cpu.winograd_kernels import CALL
 from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR
@@ -214,13 +214,6 @@ def workspace(problem: ConvProblem) -> int:
     return g.x_bytes + g.y_bytes + g.u_bytes + g.scratch_bytes * threads.count()
 
 
-def _operand(problem: ConvProblem, array: Array) -> list[int]:
-    """Return x's or y's address and the bytes between neighbours: batch, channel, z, y, x."""
-    batch, *rest = array.strides if problem.batched else (0, *array.strides)
-    channel = rest.pop(0 if problem.layout == "channels_first" else -1)
-    return [address_of(array), batch, channel, *(0,) * (3 - problem.rank), *rest]
-
-
 def weight_gradient(call: Call, x: Array, w: Array, y: Array) -> None:
     """Write the weight gradient into w."""
     problem = call.problem
@@ -235,8 +228,8 @@ def weight_gradient(call: Call, x: Array, w: Array, y: Array) -> None:
         np.zeros(1, np.int64),
     )
     words, x_words, y_words = g.words.copy(), g.x_words.copy(), g.y_words.copy()
-    x_words[:6], x_words[_CALL["fill"]] = _operand(problem, x), address_of(fill)
-    y_words[:6], y_words[_CALL["fill"]] = _operand(problem, y), address_of(zero)
+    x_words[:6], x_words[_CALL["fill"]] = operand(problem, x), address_of(fill)
+    y_words[:6], y_words[_CALL["fill"]] = operand(problem, y), address_of(zero)
     outputs, channels, *spatial = w.strides
     words[: _FIELD["stage"]] = (
         address_of(x_words), address_of(y_words), *(address for _, address in taken), address_of(w),
@@ -257,8 +250,7 @@ def weight_gradient(call: Call, x: Array, w: Array, y: Array) -> None:
         run(INPUTS, count * g.groups * g.vectors, g.scratch_bytes, 256)
         run(GRADIENTS, count * g.groups * g.output_vectors, g.scratch_bytes, 256)
         run(PRODUCTS, g.product_tasks, 64, g.product_slice)
-    positions = 36
-    run(TAPS, g.groups * g.outputs, -(-(positions + 2) * VECTOR // 64) * 64, 1024)
+    run(TAPS, g.groups * g.outputs, g.scratch_bytes, 1024)
     memory.give_back(*taken)
     if not_finite[0]:
         # A transform spreads what is not finite over the taps.
