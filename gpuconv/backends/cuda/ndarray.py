@@ -228,7 +228,7 @@ class GpuArray(Holder, NDArrayOperatorsMixin):
             (target,) = out
             dtype = ufunc(*samples).dtype
         loop = np.result_type(*samples) if name in _TRUTHS else dtype
-        return _apply("complex sqrt" if name == "sqrt" and loop.kind == "c" else name, inputs, target, loop)
+        return _apply(name, inputs, target, loop)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         implementation = _FUNCTIONS.get(function.__name__)
@@ -248,6 +248,8 @@ def _apply(name: str, inputs: Sequence[Any], target: Any, loop: Any = None) -> A
     made = _copied_as(operands[0].dtype, target.dtype) if name == "copy" else _computed(np.dtype(loop))
     computed = ("int64", made, made) if name == "select" else (made,) * len(operands)
     made = "int64" if name in _TRUTHS else made
+    if made.startswith("complex") and f"complex {name}" in ndarray_kernels.FUNCTIONS:
+        name = f"complex {name}"
     kernel = ndarray_kernels.elementwise(name, tuple(a.dtype.name for a in operands), computed, made, target.dtype.name)
     with memory.Job(*(a.memory for a in operands if isinstance(a, GpuArray)), target.memory) as job:
         data, layouts = [], []

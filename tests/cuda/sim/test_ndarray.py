@@ -108,6 +108,20 @@ def test_functions(name, dtype):
     np.testing.assert_allclose(found.get(), wanted, rtol=1e-6)
 
 
+def test_complex_products_and_quotients():
+    x = example("complex128", (5,))
+    y = np.array([2, 3j, 1 - 2j, 0, -4 + 1j])
+    with np.errstate(all="ignore"):
+        wanted = x / y
+    np.testing.assert_allclose((there(x) * there(y)).get(), x * y)
+    np.testing.assert_allclose((there(x) / there(y)).get(), wanted)
+
+
+def test_complex_roots():
+    x = np.array([0, 3 - 4j, -3 + 4j, -2, 2j, 1e300 + 1e300j, -5 - 12j, np.inf + 1j])
+    np.testing.assert_allclose(np.sqrt(there(x)).get(), np.sqrt(x))
+
+
 def test_results_of_another_dtype():
     x = there(np.array([4, 10], np.int32))
     np.sqrt(x, out=x, casting="unsafe")
