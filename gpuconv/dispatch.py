@@ -31,12 +31,12 @@ import math
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from gpuconv.dtypes import ACCUMULATORS, result_dtype, to_numpy
 from gpuconv.errors import BackendUnavailableError, UnsupportedError
+from gpuconv.factors import Factors
 
 if TYPE_CHECKING:
+    from gpuconv.factors import Factored
     from gpuconv.problem import ConvProblem
 
 __all__ = [
@@ -70,8 +70,8 @@ class Call:
     """The real dtype of w and of the sums where `dtype` does not settle it: integers beside weights of floats."""
     result: str = ""
     """The dtype of y, given with `sums`. Floats lose their fraction on their way into integers."""
-    factored: bool = False
-    """Whether w is a `Factors` in place of an array."""
+    factored: Factored | None = None
+    """What there is to know of w where it is a `Factors` in place of an array."""
 
     @functools.cached_property
     def _hash(self) -> int:
@@ -80,7 +80,7 @@ class Call:
     @property
     def extras(self) -> tuple[str, ...]:
         """What the call has that an algorithm must know of: see ``TAKES``."""
-        return ("other dtypes",) * bool(self.sums) + ("factors",) * self.factored
+        return ("other dtypes",) * bool(self.sums) + ("factors",) * (self.factored is not None)
 
     def __hash__(self) -> int:
         return self._hash
@@ -107,17 +107,6 @@ class Call:
         dtype = to_numpy(self.dtype)
         result = to_numpy(self.result) if self.result else result_dtype(dtype)
         return sum(map(math.prod, read)) * dtype.itemsize + math.prod(written) * result.itemsize
-
-
-class Factors(NamedTuple):
-    """Weights of a one-channel filter as factors, a vector for each spatial axis, and what sums are divided by."""
-
-    vectors: tuple[Any, ...]
-    divisor: float = 1.0
-
-    def product(self, problem: ConvProblem) -> Any:
-        """Return the weights as an array, not divided."""
-        return functools.reduce(np.multiply.outer, self.vectors).reshape(problem.w_shape)
 
 
 class Row(NamedTuple):

@@ -15,11 +15,12 @@ import numpy as np
 
 from gpuconv.api import run
 from gpuconv.boundary import MODES, source_index
-from gpuconv.dispatch import Call, Factors, choose
+from gpuconv.dispatch import Call, choose
 from gpuconv.dtypes import name_of
 from gpuconv.errors import UnsupportedError
+from gpuconv.factors import Factored, Factors, low_rank
 from gpuconv.ndimage.fold import Fold, fold_of
-from gpuconv.ndimage.precision import LARGEST_KERNEL, LONGEST_PASS, How
+from gpuconv.ndimage.precision import LARGEST_KERNEL, LONGEST_PASS, How, is_exact_in_single
 from gpuconv.problem import ConvProblem
 
 if TYPE_CHECKING:
@@ -129,13 +130,15 @@ def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> N
     is_long = math.prod(f.kernel) > f.longest
     transforms = is_long and _is_transform(x, output, geometry, how)
     dtype = how.sums(x.dtype, output.dtype, is_long=is_long and not transforms)
+    if how.dtype in (None, "same") and is_exact_in_single(x.dtype, output.dtype, f.weights, f.divisor):
+        dtype = np.dtype(np.float32)
     kernel = fold.kernel(f.weights)
     w: Array | Factors = rounded(kernel, dtype)
     if f.divisor != 1.0 and not transforms:
         # Filters with a divisor are one pass along one axis.
-        w = Factors(tuple(kernel.reshape(-1) if k > 1 else np.ones(1) for k in kernel.shape[2:]), f.divisor)
+        w = Factors((tuple(kernel.reshape(-1) if k > 1 else np.ones(1) for k in kernel.shape[2:]),), (f.divisor,))
     elif x.size >= _WORTH_FACTORING and fold.rank == 2 and min(kernel.shape[2:]) > 2 and not f.bank:
-        factors = _factors(kernel[0, 0], dtype)
+        factors = low_rank(kernel[0, 0], dtype)
         # What was allowed as a transform may not become two passes of long sums.
         is_short = max(kernel.shape[2:]) <= LONGEST_PASS or dtype == np.float64 or how.dtype is not None
         w = factors if factors is not None and is_short else w
@@ -186,7 +189,8 @@ def compute(
     if not (x.dtype.isnative and output.dtype.isnative):
         return False
     dtypes = name_of(x.dtype), name_of(dtype), name_of(output.dtype)
-    found = _ready(geometry, dtypes, isinstance(w, Factors), how.precision, how.backend)
+    factored = w.described if isinstance(w, Factors) else None
+    found = _ready(geometry, dtypes, factored, how.precision, how.backend)
     if found is None:
         return False
     call, module = found
@@ -200,7 +204,7 @@ def compute(
 
 @functools.lru_cache(maxsize=4096)
 def _ready(
-    geometry: Geometry, dtypes: tuple[str, str, str], factored: bool, precision: str, backend: str
+    geometry: Geometry, dtypes: tuple[str, str, str], factored: Factored | None, precision: str, backend: str
 ) -> tuple[Call, ModuleType] | None:
     """Return the call that a filter is and the algorithm that serves it; None where none does.
 
@@ -224,25 +228,11 @@ def _is_transform(x: Array, output: Array, geometry: Geometry, how: How) -> bool
     name = name_of(x.dtype)
     if name not in ("float32", "float64") or x.dtype != output.dtype or how.dtype not in (None, "same", name):
         return False
-    found = _ready(geometry, (name,) * 3, False, how.precision, how.backend)
+    found = _ready(geometry, (name,) * 3, None, how.precision, how.backend)
     if found is None:
         return False
     call, module = found
     return choose(dataclasses.replace(call, precision="highest"), how.backend) is not module
-
-
-def _factors(weights: Array, dtype: np.dtype[Any]) -> Factors | None:
-    """Return the two vectors whose outer product the weights are to the dtype's rounding; None if there are none."""
-    row, column = np.unravel_index(np.argmax(np.abs(weights)), weights.shape)
-    pivot = weights[row, column]
-    if not np.isfinite(pivot) or pivot == 0:
-        return None
-    # Both of the size of the pivot's root, so that sums of one pass neither overflow nor vanish.
-    scale = math.sqrt(abs(pivot))
-    down, across = weights[:, column] / math.copysign(scale, pivot), weights[row] / scale
-    if not (np.abs(np.outer(down, across) - weights) <= 2 * np.finfo(dtype).eps * np.abs(weights)).all():
-        return None
-    return Factors((down, across))
 
 
 def rounded(weights: Array, dtype: np.dtype[Any]) -> Array:
