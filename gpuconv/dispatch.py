@@ -49,6 +49,7 @@ __all__ = [
     "algorithm",
     "backend",
     "choose",
+    "estimate",
     "explain",
     "rows",
     "workspace",
@@ -209,6 +210,12 @@ def choose(call: Call, backend_name: str, algorithm_name: str = "auto", max_work
         reasons = "; ".join(f"{row.algorithm}: {row.reason}" for row in rows(call, backend_name))
         raise UnsupportedError(f"no algorithm of backend {backend_name!r} can serve this call: {reasons}")
     return algorithm(backend_name, min(_within(call, candidates, max_workspace), key=_seconds).algorithm)
+
+
+@functools.lru_cache(maxsize=4096)
+def estimate(call: Call, backend_name: str) -> float:
+    """Return the estimated seconds of the algorithm that `choose` returns; infinity where there is none."""
+    return min(map(_seconds, rows(call, backend_name)), default=math.inf)
 
 
 def _within(call: Call, candidates: list[Row], limit: int | None) -> list[Row]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuconv.api import run
 from gpuconv.boundary import MODES, source_index
-from gpuconv.dispatch import Call, choose
+from gpuconv.dispatch import Call, choose, estimate, rows
 from gpuconv.dtypes import name_of
 from gpuconv.errors import UnsupportedError
 from gpuconv.factors import Factored, Factors, low_rank
@@ -30,10 +30,22 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["Filter", "Geometry", "compute", "correlate_into", "geometry_of", "padding_of", "rounded", "store"]
+__all__ = [
+    "Filter",
+    "Geometry",
+    "compute",
+    "correlate_into",
+    "geometry_of",
+    "is_transform",
+    "padding_of",
+    "rounded",
+    "store",
+]
 
 _WORTH_FACTORING = 1 << 14
 """Elements of an image from which on its weights are looked at for factors."""
+_WORTH_DECOMPOSING, _LEAST_DECOMPOSED, _MOST_TERMS = 1 << 24, 5, 4
+"""Products, and weights along both axes, from which on a sum of factors is looked for, and the most of them."""
 
 
 class Filter(NamedTuple):
@@ -52,6 +64,8 @@ class Filter(NamedTuple):
         What sums are divided by before they take the output's dtype.
     longest : int
         Weights from which on a sum is long: see `gpuconv.ndimage.precision`.
+    tolerance : float
+        How much the weights may be changed where that makes them a sum of few products: see `gpuconv.factors`.
     """
 
     weights: Array
@@ -61,6 +75,7 @@ class Filter(NamedTuple):
     divisor: float = 1.0
     bank: bool = False
     longest: int = LARGEST_KERNEL
+    tolerance: float = 0.0
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -128,7 +143,7 @@ def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> N
     if name_of(output.dtype) not in ("float16", "bfloat16", "float32", "float64"):
         how = how._replace(precision="highest")
     is_long = math.prod(f.kernel) > f.longest
-    transforms = is_long and _is_transform(x, output, geometry, how)
+    transforms = is_long and is_transform(x, output, geometry, how)
     dtype = how.sums(x.dtype, output.dtype, is_long=is_long and not transforms)
     if how.dtype in (None, "same") and is_exact_in_single(x.dtype, output.dtype, f.weights, f.divisor):
         dtype = np.dtype(np.float32)
@@ -138,7 +153,7 @@ def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> N
         # Filters with a divisor are one pass along one axis.
         w = Factors((tuple(kernel.reshape(-1) if k > 1 else np.ones(1) for k in kernel.shape[2:]),), (f.divisor,))
     elif x.size >= _WORTH_FACTORING and fold.rank == 2 and min(kernel.shape[2:]) > 2 and not f.bank:
-        factors = low_rank(kernel[0, 0], dtype)
+        factors = _factors(kernel[0, 0], x, output, geometry, dtype, f.tolerance, how)
         # What was allowed as a transform may not become two passes of long sums.
         is_short = max(kernel.shape[2:]) <= LONGEST_PASS or dtype == np.float64 or how.dtype is not None
         w = factors if factors is not None and is_short else w
@@ -223,16 +238,52 @@ def _ready(
         return None
 
 
-def _is_transform(x: Array, output: Array, geometry: Geometry, how: How) -> bool:
-    """Whether a filter of floats would run as a transform: by what "highest" precision rules out."""
+def is_transform(x: Array, output: Array, geometry: Geometry, how: How, factored: Factored | None = None) -> bool:
+    """Whether a filter of many weights on floats would run as a transform: by what "highest" precision rules out.
+
+    The sums that it would have otherwise may be of higher precision, and take their time.
+    """
     name = name_of(x.dtype)
     if name not in ("float32", "float64") or x.dtype != output.dtype or how.dtype not in (None, "same", name):
         return False
-    found = _ready(geometry, (name,) * 3, None, how.precision, how.backend)
+    found = _ready(geometry, (name,) * 3, factored, how.precision, how.backend)
     if found is None:
         return False
     call, module = found
-    return choose(dataclasses.replace(call, precision="highest"), how.backend) is not module
+    exact = dataclasses.replace(call, precision="highest")
+    if estimate(exact, how.backend) == math.inf or choose(exact, how.backend) is not module:
+        return True
+    sums = how.sums(x.dtype, output.dtype, is_long=True).name
+    transforms = [
+        row.seconds
+        for row, other in zip(rows(call, how.backend), rows(exact, how.backend), strict=True)
+        if row.seconds is not None and other.seconds is None
+    ]
+    return sums != name and min(transforms, default=math.inf) < estimate(
+        dataclasses.replace(exact, sums=sums, result=name), how.backend
+    )
+
+
+def seconds(x: Array, geometry: Geometry, how: How, factored: Factored | None = None) -> float:
+    """Return the estimated seconds of a filter whose sums and result have the dtype of `x`."""
+    found = _ready(geometry, (name_of(x.dtype),) * 3, factored, how.precision, how.backend)
+    return math.inf if found is None else estimate(found[0], how.backend)
+
+
+def _factors(
+    weights: Array, x: Array, output: Array, geometry: Geometry, dtype: np.dtype[Any], tolerance: float, how: How
+) -> Factors | None:
+    """Return products of vectors that weights are the sum of, if it is estimated to take less time; else None."""
+    is_worth = x.size * weights.size >= _WORTH_DECOMPOSING and min(weights.shape) >= _LEAST_DECOMPOSED
+    found = low_rank(weights, dtype, _MOST_TERMS if is_worth else 1, tolerance)
+    if found is None or len(found.terms) == 1:
+        return found
+    dtypes = name_of(x.dtype), name_of(dtype), name_of(output.dtype)
+    factored, whole = (
+        math.inf if ready is None else estimate(ready[0], how.backend)
+        for ready in (_ready(geometry, dtypes, kind, how.precision, how.backend) for kind in (found.described, None))
+    )
+    return found if factored < whole else None
 
 
 def rounded(weights: Array, dtype: np.dtype[Any]) -> Array:

@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.dtypes import name_of
-from gpuconv.factors import Factors
-from gpuconv.ndimage.engine import Filter, compute, correlate_into, geometry_of, padding_of, rounded
+from gpuconv.factors import Factored, Factors
+from gpuconv.ndimage.engine import (
+    Filter,
+    Geometry,
+    compute,
+    correlate_into,
+    geometry_of,
+    is_transform,
+    padding_of,
+    rounded,
+    seconds,
+)
 from gpuconv.ndimage.fold import fold_of
 from gpuconv.ndimage.precision import LONGEST_PASS, How, between_passes, is_exact_in_single
 
@@ -66,7 +76,8 @@ def run_passes(x: Array, passes: Sequence[Pass], cval: Any, output: Array, how: 
         output[...] = run_passes(x, passes, cval, np.empty(output.shape, np.uint8, like=output), how) != 0
         return output
     # Around a constant other than 0 the second pass of SciPy's meets that constant, not what the first makes of it.
-    pair = None if np.any(cval) and any(step.mode == "zeros" for step in passes) else _pair(x, passes, output, how)
+    meets_constant = bool(np.any(cval)) and any(step.mode == "zeros" for step in passes)
+    pair = None if meets_constant else _pair(x, passes, output, how)
     if pair is None:
         _run_each(x, passes, cval, output, output, how)
         return output
@@ -141,10 +152,9 @@ def _pair(x: Array, passes: Sequence[Pass], output: Array, how: How) -> _Pair | 
         return None
     is_mean = all((step.weights == 1).all() for step in pair)
     is_long = any(step.weights.size > LONGEST_PASS for step in pair)
-    if is_long and not is_mean:
-        # Long passes may be transforms, each along its own axis.
-        return None
     names = name_of(x.dtype), name_of(output.dtype)
+    if is_long and not is_mean:
+        return _Pair(pair, x.dtype, False) if _is_transform(x, pair, output, how) else None
     if names[0] == names[1] and names[0] in ("float32", "float64"):
         sums = how.sums(x.dtype, output.dtype, is_long=is_long)
         return _Pair(pair, sums, False) if sums == x.dtype or is_mean else None
@@ -167,6 +177,16 @@ def _pair(x: Array, passes: Sequence[Pass], output: Array, how: How) -> _Pair | 
     return _Pair(tuple(step.whole() for step in pair), sums, True)
 
 
+def _is_transform(x: Array, pair: Sequence[Pass], output: Array, how: How) -> bool:
+    """Whether long passes would run as one transform, sooner than as one each."""
+    sizes, origins = [step.weights.size for step in pair], [step.origin for step in pair]
+    alone = [_geometry(x, [n if i == j else 1 for j, n in enumerate(sizes)], (0, 0), "zeros", 0) for i in (0, 1)]
+    whole = _geometry(x, sizes, origins, pair[0].mode, 0)
+    if not is_transform(x, output, whole, how, Factored()):
+        return False
+    return seconds(x, whole, how, Factored()) < sum(seconds(x, geometry, how) for geometry in alone)
+
+
 def _run_pair(x: Array, pair: _Pair, cval: Any, output: Array, how: How) -> bool:
     """Run a pass along each of the last two axes as one filter; return whether there is an algorithm for it."""
     vectors = tuple(rounded(step.weights, pair.sums) for step in pair.passes)
@@ -179,9 +199,15 @@ def _run_factors(
     x: Array, w: Factors, mode: str, origins: tuple[int, ...], cval: Any, output: Array, sums: np.dtype[Any], how: How
 ) -> bool:
     """Run a filter of the last two axes given as factors; return whether there is an algorithm for it."""
-    before = x.ndim - 2
-    kernel = (*(1,) * before, *(vector.size for vector in w.terms[0]))
-    padding = padding_of(kernel, (*(0,) * before, *origins), mode)
-    fill = float(cval) if mode == "zeros" else 0.0
-    geometry = geometry_of(x.shape, kernel, False, padding, (1,) * x.ndim, mode, fill)
-    return compute(output, x, fold_of(kernel), w, geometry, sums, how)
+    geometry = _geometry(x, [vector.size for vector in w.terms[0]], origins, mode, cval)
+    return compute(
+        output, x, fold_of((*(1,) * (x.ndim - 2), *(vector.size for vector in w.terms[0]))), w, geometry, sums, how
+    )
+
+
+def _geometry(x: Array, sizes: Sequence[int], origins: Sequence[int], mode: str, cval: Any) -> Geometry:
+    """Return the geometry of a filter along the last two axes."""
+    before = (1,) * (x.ndim - 2)
+    kernel = (*before, *sizes)
+    padding = padding_of(kernel, (*(0,) * len(before), *origins), mode)
+    return geometry_of(x.shape, kernel, False, padding, (1,) * x.ndim, mode, float(cval) if mode == "zeros" else 0.0)
