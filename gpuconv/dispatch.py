@@ -31,12 +31,12 @@ import math
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from gpuconv.dtypes import ACCUMULATORS, result_dtype, to_numpy
 from gpuconv.errors import BackendUnavailableError, UnsupportedError
+from gpuconv.factors import Factors
 
 if TYPE_CHECKING:
+    from gpuconv.factors import Factored
     from gpuconv.problem import ConvProblem
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "algorithm",
     "backend",
     "choose",
+    "estimate",
     "explain",
     "rows",
     "workspace",
@@ -70,8 +71,8 @@ class Call:
     """The real dtype of w and of the sums where `dtype` does not settle it: integers beside weights of floats."""
     result: str = ""
     """The dtype of y, given with `sums`. Floats lose their fraction on their way into integers."""
-    factored: bool = False
-    """Whether w is a `Factors` in place of an array."""
+    factored: Factored | None = None
+    """What there is to know of w where it is a `Factors` in place of an array."""
 
     @functools.cached_property
     def _hash(self) -> int:
@@ -80,7 +81,7 @@ class Call:
     @property
     def extras(self) -> tuple[str, ...]:
         """What the call has that an algorithm must know of: see ``TAKES``."""
-        return ("other dtypes",) * bool(self.sums) + ("factors",) * self.factored
+        return ("other dtypes",) * bool(self.sums) + ("factors",) * (self.factored is not None)
 
     def __hash__(self) -> int:
         return self._hash
@@ -107,17 +108,6 @@ class Call:
         dtype = to_numpy(self.dtype)
         result = to_numpy(self.result) if self.result else result_dtype(dtype)
         return sum(map(math.prod, read)) * dtype.itemsize + math.prod(written) * result.itemsize
-
-
-class Factors(NamedTuple):
-    """Weights of a one-channel filter as factors, a vector for each spatial axis, and what sums are divided by."""
-
-    vectors: tuple[Any, ...]
-    divisor: float = 1.0
-
-    def product(self, problem: ConvProblem) -> Any:
-        """Return the weights as an array, not divided."""
-        return functools.reduce(np.multiply.outer, self.vectors).reshape(problem.w_shape)
 
 
 class Row(NamedTuple):
@@ -220,6 +210,12 @@ def choose(call: Call, backend_name: str, algorithm_name: str = "auto", max_work
         reasons = "; ".join(f"{row.algorithm}: {row.reason}" for row in rows(call, backend_name))
         raise UnsupportedError(f"no algorithm of backend {backend_name!r} can serve this call: {reasons}")
     return algorithm(backend_name, min(_within(call, candidates, max_workspace), key=_seconds).algorithm)
+
+
+@functools.lru_cache(maxsize=4096)
+def estimate(call: Call, backend_name: str) -> float:
+    """Return the estimated seconds of the algorithm that `choose` returns; infinity where there is none."""
+    return min(map(_seconds, rows(call, backend_name)), default=math.inf)
 
 
 def _within(call: Call, candidates: list[Row], limit: int | None) -> list[Row]:

@@ -25,20 +25,17 @@ import dataclasses
 import functools
 import itertools
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from gpuconv import problem_arguments as arguments
 from gpuconv.boundary import MODES, canonical
 from gpuconv.errors import ShapeError, UnsupportedError
+from gpuconv.problem_arguments import LAYOUTS, Ints, Pairs
 
 __all__ = ["LAYOUTS", "OPERATIONS", "AxisPhase", "ConvProblem"]
 
 OPERATIONS = ("forward", "transposed", "input_gradient", "weight_gradient")
-LAYOUTS = ("channels_first", "channels_last")
-
-Ints = tuple[int, ...]
-Pairs = tuple[tuple[int, int], ...]
 
 
 class AxisPhase(NamedTuple):
@@ -144,11 +141,11 @@ class ConvProblem:
         >>> ConvProblem.make((1, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3).y_shape
         (1, 64, 112, 112)
         """
-        x_shape, w_shape = _shape("x", x_shape), _shape("w", w_shape)
-        rank = _rank(w_shape, rank)
-        batched = _is_batched("x", x_shape, rank)
-        batch, channels, spatial = _split(x_shape, batched, layout)
-        groups = _groups(groups, channels)
+        x_shape, w_shape = arguments.check_shape("x", x_shape), arguments.check_shape("w", w_shape)
+        rank = arguments.check_rank(w_shape, rank)
+        batched = arguments.is_batched("x", x_shape, rank)
+        batch, channels, spatial = arguments.split_shape(x_shape, batched, layout)
+        groups = arguments.check_groups(groups, channels)
         if w_shape[0] % groups:
             raise ShapeError(
                 f"groups={groups} must divide the {w_shape[0]} output channels of w, whose shape is {w_shape}"
@@ -158,9 +155,9 @@ class ConvProblem:
                 f"w has shape {w_shape}: with groups={groups} and {channels} input channels "
                 f"w.shape[1] must be {channels // groups}, not {w_shape[1]}"
             )
-        strides = _per_axis("stride", stride, rank, least=1)
-        dilations = _per_axis("dilation", dilation, rank, least=1)
-        inner = _per_axis("input_dilation", input_dilation, rank, least=1)
+        strides = arguments.per_axis("stride", stride, rank, least=1)
+        dilations = arguments.per_axis("dilation", dilation, rank, least=1)
+        inner = arguments.per_axis("input_dilation", input_dilation, rank, least=1)
         mode = canonical(padding_mode)
         if any(b > 1 for b in inner) and (mode != "zeros" or padding_value != 0):
             raise UnsupportedError(
@@ -169,7 +166,7 @@ class ConvProblem:
             )
         dilated = tuple((n - 1) * b + 1 for n, b in zip(spatial, inner, strict=True))
         extent = tuple(d * (k - 1) + 1 for k, d in zip(w_shape[2:], dilations, strict=True))
-        pairs = _resolve_padding(padding, dilated, extent, strides)
+        pairs = arguments.forward_padding(padding, dilated, extent, strides)
         problem = cls(
             batch, channels, w_shape[0], groups, spatial, w_shape[2:], strides, dilations, pairs, inner,
             mode, padding_value, layout, batched,
@@ -215,16 +212,16 @@ class ConvProblem:
         >>> ConvProblem.make_transposed((1, 8, 5, 5), (8, 4, 3, 3), stride=2, padding=1).x_shape
         (1, 4, 9, 9)
         """
-        y_shape, w_shape = _shape("x", y_shape), _shape("w", w_shape)
-        rank = _rank(w_shape, rank)
-        batched = _is_batched("x", y_shape, rank)
-        batch, channels, outputs = _split(y_shape, batched, layout)
-        groups = _groups(groups, channels)
+        y_shape, w_shape = arguments.check_shape("x", y_shape), arguments.check_shape("w", w_shape)
+        rank = arguments.check_rank(w_shape, rank)
+        batched = arguments.is_batched("x", y_shape, rank)
+        batch, channels, outputs = arguments.split_shape(y_shape, batched, layout)
+        groups = arguments.check_groups(groups, channels)
         if w_shape[0] != channels:
             raise ShapeError(f"w has shape {w_shape}: w.shape[0] must be x's {channels} channels, not {w_shape[0]}")
-        strides = _per_axis("stride", stride, rank, least=1)
-        dilations = _per_axis("dilation", dilation, rank, least=1)
-        extra = _per_axis("output_padding", output_padding, rank, least=0)
+        strides = arguments.per_axis("stride", stride, rank, least=1)
+        dilations = arguments.per_axis("dilation", dilation, rank, least=1)
+        extra = arguments.per_axis("output_padding", output_padding, rank, least=0)
         for axis, (a, s, d) in enumerate(zip(extra, strides, dilations, strict=True)):
             if a >= max(s, d):
                 raise ShapeError(
@@ -235,7 +232,7 @@ class ConvProblem:
                 f"padding_mode={padding_mode!r}: a transposed convolution has the 'zeros' border only"
             )
         extent = tuple(d * (k - 1) + 1 for k, d in zip(w_shape[2:], dilations, strict=True))
-        pairs = _resolve_transposed_padding(padding, extent, strides, extra)
+        pairs = arguments.transposed_padding(padding, extent, strides, extra)
         full = tuple((o - 1) * s + e for o, s, e in zip(outputs, strides, extent, strict=True))
         spatial = tuple(f - p - q + a for f, (p, q), a in zip(full, pairs, extra, strict=True))
         for axis, n in enumerate(spatial):
@@ -403,155 +400,3 @@ class ConvProblem:
     def mode_code(self) -> int:
         """The border mode as kernels receive it."""
         return MODES.index(self.padding_mode)
-
-
-# Arguments
-
-
-def _shape(name: str, shape: Sequence[int]) -> Ints:
-    try:
-        result = tuple(operator.index(n) for n in shape)
-    except TypeError:
-        raise ShapeError(f"the shape of {name} is {shape!r}; it must be a sequence of integers") from None
-    if any(n < 0 for n in result):
-        raise ShapeError(f"{name} has shape {result}; sizes must not be negative")
-    return result
-
-
-def _rank(w_shape: Ints, wanted: int | None) -> int:
-    rank = len(w_shape) - 2
-    if wanted is not None and rank != wanted:
-        raise ShapeError(f"w has shape {w_shape}; it must have {wanted + 2} axes: two of channels and {wanted} spatial")
-    if not 1 <= rank <= 3:
-        raise ShapeError(f"w has shape {w_shape}; it must have 3 to 5 axes: two of channels and 1 to 3 spatial")
-    for axis, k in enumerate(w_shape[2:]):
-        if k < 1:
-            raise ShapeError(f"w has shape {w_shape}: the kernel's size on axis {axis} is {k}, and must be at least 1")
-    return rank
-
-
-def _is_batched(name: str, shape: Ints, rank: int) -> bool:
-    if len(shape) not in (rank + 1, rank + 2):
-        raise ShapeError(
-            f"{name} has shape {shape}: with {rank} spatial axes it must have {rank + 1} axes "
-            f"or, with a batch, {rank + 2}"
-        )
-    return len(shape) == rank + 2
-
-
-def _split(shape: Ints, batched: bool, layout: str) -> tuple[int, int, Ints]:
-    if layout not in LAYOUTS:
-        raise UnsupportedError(f"layout={layout!r} is unknown; valid are {', '.join(map(repr, LAYOUTS))}")
-    batch, rest = (shape[0], shape[1:]) if batched else (1, shape)
-    channels, spatial = (rest[0], rest[1:]) if layout == "channels_first" else (rest[-1], rest[:-1])
-    if any(n < 1 for n in spatial):
-        raise ShapeError(f"x has shape {shape}: its spatial sizes {spatial} must be at least 1")
-    return batch, channels, spatial
-
-
-def _integer(name: str, value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ShapeError(f"{name}={value!r} must be an integer") from None
-
-
-def _groups(groups: Any, channels: int) -> int:
-    count = _integer("groups", groups)
-    if count < 1:
-        raise ShapeError(f"groups={count} must be at least 1")
-    if channels % count:
-        raise ShapeError(f"groups={count} must divide the input's {channels} channels")
-    return count
-
-
-def _has_entries(value: Any) -> bool:
-    """Whether it is a sequence of some kind; a NumPy array of no axes has a length only in name."""
-    return hasattr(value, "__len__") and getattr(value, "shape", None) != ()
-
-
-def _per_axis(name: str, value: Any, rank: int, least: int) -> Ints:
-    if _has_entries(value) and not isinstance(value, str):
-        entries = tuple(_integer(name, v) for v in value)
-        if len(entries) == 1:
-            entries *= rank
-    else:
-        entries = (_integer(name, value),) * rank
-    if len(entries) != rank:
-        raise ShapeError(
-            f"{name}={value!r} has {len(entries)} entries; it must be an int or have one per spatial axis: {rank}"
-        )
-    if any(v < least for v in entries):
-        raise ShapeError(f"{name}={value!r} must be at least {least}")
-    return entries
-
-
-def _pairs(padding: Any, rank: int) -> Pairs:
-    """Normalise numeric padding to one (before, after) an axis."""
-    if not _has_entries(padding):
-        p = _integer("padding", padding)
-        return ((p, p),) * rank
-    entries = tuple(padding)
-    if len(entries) != rank:
-        hint = ""
-        if rank == 1 and len(entries) == 2 and not any(hasattr(e, "__len__") for e in entries):
-            hint = f"; for {entries[0]} before and {entries[1]} after write padding=(({entries[0]}, {entries[1]}),)"
-        raise ShapeError(
-            f"padding={padding!r} has {len(entries)} entries; it must have one per spatial axis, {rank}, "
-            f"each an int or a pair (before, after){hint}"
-        )
-    pairs = []
-    for entry in entries:
-        if _has_entries(entry):
-            if isinstance(entry, str) or len(entry) != 2:
-                raise ShapeError(f"padding={padding!r}: {entry!r} must be an int or a pair (before, after)")
-            pairs.append((_integer("padding", entry[0]), _integer("padding", entry[1])))
-        else:
-            p = _integer("padding", entry)
-            pairs.append((p, p))
-    return tuple(pairs)
-
-
-def _resolve_padding(padding: Any, dilated: Ints, extent: Ints, stride: Ints) -> Pairs:
-    rank = len(dilated)
-    if not isinstance(padding, str):
-        return _pairs(padding, rank)
-    word = padding.lower()
-    if word == "valid":
-        return ((0, 0),) * rank
-    if word == "causal":
-        return tuple((e - 1, 0) for e in extent)
-    if word in ("same", "same_lower"):
-        pairs = []
-        for n, e, s in zip(dilated, extent, stride, strict=True):
-            total = max((-(-n // s) - 1) * s + e - n, 0)
-            small, large = total // 2, total - total // 2
-            pairs.append((small, large) if word == "same" else (large, small))
-        return tuple(pairs)
-    raise ShapeError(
-        f"padding={padding!r} is unknown; valid are an int, one int or pair (before, after) per axis, "
-        "'valid', 'same', 'same_lower' and 'causal'"
-    )
-
-
-def _resolve_transposed_padding(padding: Any, extent: Ints, stride: Ints, extra: Ints) -> Pairs:
-    if isinstance(padding, str):
-        word = padding.lower()
-        if word == "valid":
-            return ((0, 0),) * len(extent)
-        if word == "same":
-            if any(extra):
-                raise ShapeError(
-                    f"output_padding={extra} must be 0 with padding='same', which settles the output's size"
-                )
-            # The transpose of a forward "same": where the kernel is shorter than the stride the output ends in zeros,
-            # which a negative padding at the end adds.
-            return tuple((max(e - s, 0) // 2, e - s - max(e - s, 0) // 2) for e, s in zip(extent, stride, strict=True))
-        raise ShapeError(
-            f"padding={padding!r} is unknown for a transposed convolution; valid are an int, "
-            "one int or pair (before, after) per axis, 'valid' and 'same'"
-        )
-    pairs = _pairs(padding, len(extent))
-    if any(p < 0 or q < 0 for p, q in pairs):
-        raise ShapeError(f"padding={padding!r} must not be negative for a transposed convolution")
-    return pairs

@@ -69,10 +69,10 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         128: Cost(9e-6, 12e9, 20e9),
     },
     "fft": {
-        # `flops`: passes of radix 2 over one complex number a second. 512 measured (docs/kernels_fft.md), the others
-        # scaled by the width.
+        # `flops`: passes of radix 2 over one complex number a second. 512 measured (docs/kernels_fft.md), 256 on a
+        # Zen 3 (2048 x 2048, kernels of 33 to 257), 128 scaled by the width.
         512: Cost(30e-6, 13e9, 20e9),
-        256: Cost(30e-6, 7e9, 20e9),
+        256: Cost(30e-6, 10e9, 20e9),
         128: Cost(30e-6, 3e9, 20e9),
     },
     "gemm": {
@@ -82,9 +82,9 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         128: Cost(15e-6, 25e9, 8e9),
     },
     "separable": {
-        # The same machine: sigma 1 to 8 on 2048 x 2048. The narrower widths are in proportion, not measured.
+        # sigma 1 to 8 on 2048 x 2048: 512 on the same machine, 256 on a Zen 3; 128 is in proportion, not measured.
         512: Cost(10e-6, 130e9, 12e9),
-        256: Cost(10e-6, 60e9, 12e9),
+        256: Cost(10e-6, 90e9, 20e9),
         128: Cost(10e-6, 24e9, 10e9),
     },
 }

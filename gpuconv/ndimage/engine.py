@@ -16,11 +16,12 @@ import numpy as np
 from gpuconv import arrays
 from gpuconv.api import run
 from gpuconv.boundary import MODES, source_index
-from gpuconv.dispatch import Call, Factors, choose
+from gpuconv.dispatch import Call, choose, estimate, rows
 from gpuconv.dtypes import name_of
 from gpuconv.errors import UnsupportedError
+from gpuconv.factors import Factored, Factors, low_rank
 from gpuconv.ndimage.fold import Fold, fold_of
-from gpuconv.ndimage.precision import LARGEST_KERNEL, LONGEST_PASS, How
+from gpuconv.ndimage.precision import LARGEST_KERNEL, LONGEST_PASS, How, is_exact_in_single
 from gpuconv.problem import ConvProblem
 
 if TYPE_CHECKING:
@@ -30,10 +31,22 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["Filter", "Geometry", "compute", "correlate_into", "geometry_of", "padding_of", "rounded", "store"]
+__all__ = [
+    "Filter",
+    "Geometry",
+    "compute",
+    "correlate_into",
+    "geometry_of",
+    "is_transform",
+    "padding_of",
+    "rounded",
+    "store",
+]
 
 _WORTH_FACTORING = 1 << 14
 """Elements of an image from which on its weights are looked at for factors."""
+_WORTH_DECOMPOSING, _LEAST_DECOMPOSED, _MOST_TERMS = 1 << 24, 5, 4
+"""Products, and weights along both axes, from which on a sum of factors is looked for, and the most of them."""
 
 
 class Filter(NamedTuple):
@@ -52,6 +65,8 @@ class Filter(NamedTuple):
         What sums are divided by before they take the output's dtype.
     longest : int
         Weights from which on a sum is long: see `gpuconv.ndimage.precision`.
+    tolerance : float
+        How much the weights may be changed where that makes them a sum of few products: see `gpuconv.factors`.
     """
 
     weights: Array
@@ -61,6 +76,7 @@ class Filter(NamedTuple):
     divisor: float = 1.0
     bank: bool = False
     longest: int = LARGEST_KERNEL
+    tolerance: float = 0.0
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -128,15 +144,17 @@ def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> N
     if name_of(output.dtype) not in ("float16", "bfloat16", "float32", "float64"):
         how = how._replace(precision="highest")
     is_long = math.prod(f.kernel) > f.longest
-    transforms = is_long and _is_transform(x, output, geometry, how)
+    transforms = is_long and is_transform(x, output, geometry, how)
     dtype = how.sums(x.dtype, output.dtype, is_long=is_long and not transforms)
+    if how.dtype in (None, "same") and is_exact_in_single(x.dtype, output.dtype, f.weights, f.divisor):
+        dtype = np.dtype(np.float32)
     kernel = fold.kernel(f.weights)
     w: Array | Factors = rounded(kernel, dtype)
     if f.divisor != 1.0 and not transforms:
         # Filters with a divisor are one pass along one axis.
-        w = Factors(tuple(kernel.reshape(-1) if k > 1 else np.ones(1) for k in kernel.shape[2:]), f.divisor)
+        w = Factors((tuple(kernel.reshape(-1) if k > 1 else np.ones(1) for k in kernel.shape[2:]),), (f.divisor,))
     elif x.size >= _WORTH_FACTORING and fold.rank == 2 and min(kernel.shape[2:]) > 2 and not f.bank:
-        factors = _factors(kernel[0, 0], dtype)
+        factors = _factors(kernel[0, 0], x, output, geometry, dtype, f.tolerance, how)
         # What was allowed as a transform may not become two passes of long sums.
         is_short = max(kernel.shape[2:]) <= LONGEST_PASS or dtype == np.float64 or how.dtype is not None
         w = factors if factors is not None and is_short else w
@@ -187,7 +205,8 @@ def compute(
     if not (x.dtype.isnative and output.dtype.isnative):
         return False
     dtypes = name_of(x.dtype), name_of(dtype), name_of(output.dtype)
-    found = _ready(geometry, dtypes, isinstance(w, Factors), how.precision, how.backend)
+    factored = w.described if isinstance(w, Factors) else None
+    found = _ready(geometry, dtypes, factored, how.precision, how.backend)
     if found is None:
         return False
     call, module = found
@@ -201,7 +220,7 @@ def compute(
 
 @functools.lru_cache(maxsize=4096)
 def _ready(
-    geometry: Geometry, dtypes: tuple[str, str, str], factored: bool, precision: str, backend: str
+    geometry: Geometry, dtypes: tuple[str, str, str], factored: Factored | None, precision: str, backend: str
 ) -> tuple[Call, ModuleType] | None:
     """Return the call that a filter is and the algorithm that serves it; None where none does.
 
@@ -220,30 +239,52 @@ def _ready(
         return None
 
 
-def _is_transform(x: Array, output: Array, geometry: Geometry, how: How) -> bool:
-    """Whether a filter of floats would run as a transform: by what "highest" precision rules out."""
+def is_transform(x: Array, output: Array, geometry: Geometry, how: How, factored: Factored | None = None) -> bool:
+    """Whether a filter of many weights on floats would run as a transform: by what "highest" precision rules out.
+
+    The sums that it would have otherwise may be of higher precision, and take their time.
+    """
     name = name_of(x.dtype)
     if name not in ("float32", "float64") or x.dtype != output.dtype or how.dtype not in (None, "same", name):
         return False
-    found = _ready(geometry, (name,) * 3, False, how.precision, how.backend)
+    found = _ready(geometry, (name,) * 3, factored, how.precision, how.backend)
     if found is None:
         return False
     call, module = found
-    return choose(dataclasses.replace(call, precision="highest"), how.backend) is not module
+    exact = dataclasses.replace(call, precision="highest")
+    if estimate(exact, how.backend) == math.inf or choose(exact, how.backend) is not module:
+        return True
+    sums = how.sums(x.dtype, output.dtype, is_long=True).name
+    transforms = [
+        row.seconds
+        for row, other in zip(rows(call, how.backend), rows(exact, how.backend), strict=True)
+        if row.seconds is not None and other.seconds is None
+    ]
+    return sums != name and min(transforms, default=math.inf) < estimate(
+        dataclasses.replace(exact, sums=sums, result=name), how.backend
+    )
 
 
-def _factors(weights: Array, dtype: np.dtype[Any]) -> Factors | None:
-    """Return the two vectors whose outer product the weights are to the dtype's rounding; None if there are none."""
-    row, column = np.unravel_index(np.argmax(np.abs(weights)), weights.shape)
-    pivot = weights[row, column]
-    if not np.isfinite(pivot) or pivot == 0:
-        return None
-    # Both of the size of the pivot's root, so that sums of one pass neither overflow nor vanish.
-    scale = math.sqrt(abs(pivot))
-    down, across = weights[:, column] / math.copysign(scale, pivot), weights[row] / scale
-    if not (np.abs(np.outer(down, across) - weights) <= 2 * np.finfo(dtype).eps * np.abs(weights)).all():
-        return None
-    return Factors((down, across))
+def seconds(x: Array, geometry: Geometry, how: How, factored: Factored | None = None) -> float:
+    """Return the estimated seconds of a filter whose sums and result have the dtype of `x`."""
+    found = _ready(geometry, (name_of(x.dtype),) * 3, factored, how.precision, how.backend)
+    return math.inf if found is None else estimate(found[0], how.backend)
+
+
+def _factors(
+    weights: Array, x: Array, output: Array, geometry: Geometry, dtype: np.dtype[Any], tolerance: float, how: How
+) -> Factors | None:
+    """Return products of vectors that weights are the sum of, if it is estimated to take less time; else None."""
+    is_worth = x.size * weights.size >= _WORTH_DECOMPOSING and min(weights.shape) >= _LEAST_DECOMPOSED
+    found = low_rank(weights, dtype, _MOST_TERMS if is_worth else 1, tolerance)
+    if found is None or len(found.terms) == 1:
+        return found
+    dtypes = name_of(x.dtype), name_of(dtype), name_of(output.dtype)
+    factored, whole = (
+        math.inf if ready is None else estimate(ready[0], how.backend)
+        for ready in (_ready(geometry, dtypes, kind, how.precision, how.backend) for kind in (found.described, None))
+    )
+    return found if factored < whole else None
 
 
 def rounded(weights: Array, dtype: np.dtype[Any]) -> Array:

@@ -13,6 +13,8 @@ magnitudes times the largest magnitude of the input, a result of n weights then 
 the bounds of filters that work axis by axis add up. The bound is that of the worst order of signs and sizes. Of the
 images that the tests try, those of equal numbers come nearest, to 6 % of it.
 
+Sums of short integers under whole weights that float32 holds exactly are kept in it: see `is_exact_in_single`.
+
 ``precision="highest"`` keeps sums in float64 and uses no transform: SciPy's results, to the rounding of float64. It
 also gives exact zeros where all that a filter reaches is zero; of a transform rounding is left there.
 ``dtype="same"`` keeps sums in the input's precision, float32 for all of single precision, whatever their length, and
@@ -25,7 +27,7 @@ bfloat16.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -33,7 +35,10 @@ from gpuconv import arrays, dispatch
 from gpuconv.dtypes import name_of
 from gpuconv.errors import DtypeError, UnsupportedError
 
-__all__ = ["LARGEST_KERNEL", "LONGEST_PASS", "How", "between_passes", "bound"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["LARGEST_KERNEL", "LONGEST_PASS", "How", "between_passes", "bound", "is_exact_in_single"]
 
 LONGEST_PASS = 128
 LARGEST_KERNEL = 1024
@@ -52,6 +57,31 @@ def bound(terms: int, limit: int = LARGEST_KERNEL) -> float:
     1.0132789611816406e-06
     """
     return (min(terms, limit) / 2 + 4) * 2.0**-23
+
+
+def is_exact_in_single(
+    x: np.dtype[Any], output: np.dtype[Any], weights: NDArray[Any], divisor: float = 1.0, *, largest: float = 1.0
+) -> bool:
+    """Return whether sums of integers in float32 give what sums in float64 do.
+
+    They do where the weights are whole numbers and no sum can reach 2**24, `largest` being the most by which earlier
+    passes enlarge the input. A quotient of such a sum by a whole number that is not itself whole differs from the next
+    whole number by more than float32 rounds.
+
+    Examples
+    --------
+    >>> is_exact_in_single(np.dtype("uint8"), np.dtype("uint8"), np.ones(9), 9.0)
+    True
+    >>> is_exact_in_single(np.dtype("uint8"), np.dtype("uint8"), np.full(9, 1 / 9))
+    False
+    """
+    if x.kind not in "iu" or x.itemsize > 2 or output == np.float64 or weights.dtype.kind == "c":
+        return False
+    if divisor != np.rint(divisor) or not (weights == np.rint(weights)).all():
+        return False
+    limits = np.iinfo(x)
+    reach = float(np.abs(weights).sum()) * largest * max(limits.max, -limits.min)
+    return reach < 2.0**24 and abs(divisor) < 2.0**24
 
 
 def between_passes(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -1,0 +1,174 @@
+"""What a call would run, and calls whose weights are packed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gpuconv import arrays, dispatch
+from gpuconv.api.engine import bias_channels, make_call, run
+from gpuconv.api.families import bind, geometry_of
+from gpuconv.dtypes import check_pair, result_dtype
+from gpuconv.errors import ShapeError, UnsupportedError
+
+if TYPE_CHECKING:
+    from gpuconv.dispatch import Explanation
+
+__all__ = ["Plan", "explain", "plan"]
+
+
+def explain(function: Callable[..., Any], *args: Any, device: str | None = None, **arguments: Any) -> Explanation:
+    """Return what ``function(*args, **arguments)`` would run, and why not the other algorithms; nothing is computed.
+
+    Parameters
+    ----------
+    function : callable
+        `conv1d` ... `conv_transpose3d`, or a function of `gpuconv.grad`.
+    *args, **arguments
+        As for `function`.
+    device : str, optional
+        A class of GPU, such as "a100" or "h200", to explain the CUDA backend for whether one is there or not. The
+        estimates are computed from its data sheet.
+
+    Returns
+    -------
+    Explanation
+        ``problem``, ``flops``, ``bytes``, ``rows`` (each with ``backend``, ``algorithm``, ``reason`` and the estimated
+        ``seconds``) and ``chosen``, the row that would run. Its `str` is a table.
+
+    Examples
+    --------
+    >>> import numpy as np, gpuconv
+    >>> e = gpuconv.explain(gpuconv.conv2d, np.ones((1, 3, 8, 8)), np.ones((4, 3, 3, 3)), padding=1)
+    >>> e.problem.y_shape, e.flops, e.chosen.backend
+    ((1, 4, 8, 8), 13824, 'cpu')
+    >>> e = gpuconv.explain(gpuconv.conv2d, np.ones((1, 3, 8, 8)), np.ones((4, 3, 3, 3)), device="h200")
+    >>> e.chosen.backend
+    'cuda'
+    """
+    operation, rank, a = bind(function, *args, **arguments)
+    if operation == "input_gradient":
+        names, written = ("dy", "w"), a["x_shape"]
+    elif operation == "weight_gradient":
+        names, written = ("x", "dy"), a["w_shape"]
+    else:
+        names, written = ("x", "w"), None
+    first, second = (a[name] for name in names)
+    backend = a["backend"]
+    if backend == "auto":
+        backend = arrays.home(first, second) if device is None else "cuda"
+    first, second = arrays.adopt(first), arrays.adopt(second)
+    dtype = check_pair(first.dtype, second.dtype, names)
+    call = make_call(operation, rank, first.shape, second.shape, written, dtype, geometry_of(a), a["precision"])
+    return dispatch.explain(call, backend, a["algorithm"], device)
+
+
+class Plan:
+    """A convolution whose weights are packed once; made by `plan`.
+
+    Calling it with an array of the planned shape runs it. It may be called from several threads at once, and
+    pickled: the copy packs its weights again.
+
+    Attributes
+    ----------
+    explanation : Explanation
+        What it runs.
+    workspace_bytes : int or None
+        Memory besides the arrays: packed weights, which the plan keeps, and scratch memory of all threads during a
+        call. None where the algorithm does not state it: those of the CPU all do.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        x_shape: tuple[int, ...],
+        w: Any,
+        arguments: dict[str, Any],
+        max_workspace: int | None = None,
+    ) -> None:
+        operation, rank, a = bind(function, None, w, **arguments)
+        if operation not in ("forward", "transposed"):
+            raise UnsupportedError(f"plan takes conv1d ... conv_transpose3d, not {function.__name__}")
+        for name in ("out",):
+            if name in arguments:
+                raise TypeError(f"{name}= is an argument of the plan's call, not of plan")
+        self._backend = arrays.home(w) if a["backend"] == "auto" else a["backend"]
+        # Copies: what the caller does to the arrays later changes neither this plan nor one that is unpickled.
+        weights = arrays.snapshot(w)
+        dtype = check_pair(weights.dtype, weights.dtype, ("w", "w"))
+        if a["bias"] is not None:
+            a["bias"] = arrays.snapshot(a["bias"])
+            arguments = {**arguments, "bias": a["bias"]}
+        self._state = (function, tuple(x_shape), weights, arguments, max_workspace)
+        call = make_call(operation, rank, self._state[1], weights.shape, None, dtype, geometry_of(a), a["precision"])
+        arrays.check_bias(a["bias"], bias_channels(call), result_dtype(weights.dtype))
+        module = dispatch.choose(call, self._backend, a["algorithm"], max_workspace)
+        # Calls name what was chosen here: the packed weights are in its form.
+        a["algorithm"] = module.__name__.rpartition(".")[2]
+        self._bound = (operation, rank, weights, a)
+        self._packed = module.pack(call, weights)
+        self.explanation = dispatch.explain(call, self._backend, a["algorithm"])
+        self.workspace_bytes = dispatch.workspace(call, self._backend, a["algorithm"])
+
+    def __call__(self, x: Any, *, out: Any = None) -> Any:
+        """Return the convolution of `x`, whose shape and dtype must be the planned ones."""
+        operation, rank, w, a = self._bound
+        shape = tuple(arrays.adopt(x).shape)
+        if shape != self._state[1]:
+            raise ShapeError(f"x has shape {shape}; this plan takes {self._state[1]}")
+        return run(
+            operation, rank, x, w, a["bias"], geometry_of(a), a["precision"], self._backend, a["algorithm"], out,
+            packed=self._packed,
+        )  # fmt: skip
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Plan, self._state
+
+    def __repr__(self) -> str:
+        return f"<Plan: {self._state[0].__name__} of {self._state[1]}, {self.explanation!r}>"
+
+
+def plan(
+    function: Callable[..., Any],
+    x_shape: tuple[int, ...],
+    w: Any,
+    *,
+    max_workspace: int | None = None,
+    **arguments: Any,
+) -> Plan:
+    """Return a convolution with its weights packed once, for many inputs of one shape.
+
+    Parameters
+    ----------
+    function : callable
+        `conv1d` ... `conv_transpose3d`.
+    x_shape : tuple of int
+    w : array
+        Weights; the plan keeps them in its own form. x must have their dtype.
+    max_workspace : int, optional
+        Bytes that the plan may take besides the arrays: packed weights and scratch memory. The algorithm is chosen
+        among those that state theirs (`Plan.workspace_bytes`) and keep within it.
+    **arguments
+        Any other argument of `function` but ``out``.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ShapeError, DtypeError, UnsupportedError, BackendUnavailableError
+        As `function` does.
+    UnsupportedError
+        If no algorithm keeps within `max_workspace`; the message names the least that is needed.
+
+    Examples
+    --------
+    >>> import numpy as np, gpuconv
+    >>> smooth = gpuconv.plan(gpuconv.conv1d, (1, 5), np.ones((1, 1, 3)), padding="same")
+    >>> smooth(np.array([[0.0, 0.0, 3.0, 0.0, 0.0]]))
+    array([[0., 3., 3., 3., 0.]])
+    """
+    if max_workspace is not None and not isinstance(max_workspace, int):
+        raise TypeError(f"max_workspace={max_workspace!r} must be a number of bytes, an int, or None")
+    return Plan(function, x_shape, w, arguments, max_workspace)
