@@ -145,6 +145,13 @@ def loader(dtype: str, computed: str) -> Any:
         def load(stored):  # type: ignore[no-untyped-def]
             return to(widen(stored))
 
+    elif dtype.startswith("uint"):
+        # Memory of wider unsigned integers may be seen as one of signed ones.
+        own = np.dtype(dtype).type
+
+        def load(stored):  # type: ignore[no-untyped-def]
+            return to(own(stored))
+
     else:
 
         def load(stored):  # type: ignore[no-untyped-def]
