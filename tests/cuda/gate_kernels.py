@@ -129,6 +129,13 @@ def variants(types):
         yield Variant(f"elementwise {name} {' '.join(read)}", function, (*signature, numbers), 256)
     mask = types.uint8[::1]
     yield Variant("find false", ndarray_kernels.find_false().py_func, (mask, mask), 256)
+    x, y, sums = (flat(scalars.of(dtype).storage) for dtype in ("uint8", "int16", "float32"))
+    signature = (x, sums, y, y, types.float32, numbers, types.int64)
+    kernel = direct_kernels.convolution("float32", tuning.CUDA_DIRECT_TILES[4][2], True, 1, False, ("uint8", "int16"))
+    yield Variant("direct uint8 float32 int16", kernel.py_func, signature, 128)
+    strips = stencil.strips_of(3, 3, 4)
+    kernel = stencil_kernels.correlation("float32", 3, 3, strips, ("uint8", "int16"))
+    yield Variant("stencil uint8 float32 int16", kernel.py_func, signature, strips.threads)
     for source, sums, result in SEPARABLE:
         space, number = separable.space_of(sums), getattr(types, sums)
         kernel = separable_kernels.passes(source, sums, result, space, separable.THREADS).py_func

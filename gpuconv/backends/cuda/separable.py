@@ -14,7 +14,7 @@ import numpy as np
 
 from gpuconv import tuning
 from gpuconv.backends.cuda import batches
-from gpuconv.backends.cuda.geometry import axis_strides
+from gpuconv.backends.cuda.geometry import axis_strides, refused, summed
 from gpuconv.dtypes import to_numpy
 
 if TYPE_CHECKING:
@@ -87,10 +87,6 @@ def tile_of(height: int, width: int, space: Space) -> Tile | None:
     return best
 
 
-def _sums(call: Call) -> str:
-    return call.sums or call.dtype
-
-
 def supports(call: Call, device: Device) -> str | None:
     """Return None, or the reason why this algorithm cannot serve the call."""
     p, factored = call.problem, call.factored
@@ -102,36 +98,34 @@ def supports(call: Call, device: Device) -> str | None:
         return f"the weights are a sum of {factored.terms} products: it takes one"
     if factored.is_whole:
         return "values between its passes keep their fraction"
-    if _sums(call) not in ("float32", "float64"):
-        return f"passes sum float32 and float64, not {_sums(call)}"
-    if call.result == "uint64":
-        return f"passes do not turn {call.dtype} into uint64"
+    if summed(call) not in ("float32", "float64"):
+        return f"passes sum float32 and float64, not {summed(call)}"
     if p.rank != 2 or p.in_channels != 1 or p.out_channels != 1:
         return "passes take images of one channel"
     if any(s != 1 for s in (*p.stride, *p.dilation, *p.input_dilation)):
         return "passes take neither strides nor dilation"
-    if tile_of(p.kernel[0], p.kernel[1], space_of(_sums(call))) is None:
+    if tile_of(p.kernel[0], p.kernel[1], space_of(summed(call))) is None:
         return f"passes of {p.kernel} weights do not fit in a block's shared memory"
-    return None
+    return refused(call)
 
 
 def cost(call: Call, device: Device) -> float:
     """Return estimated seconds, of all that the tiles compute: the halo's rows and what is staged, too."""
     p = call.problem
-    tile = tile_of(p.kernel[0], p.kernel[1], space_of(_sums(call)))
+    tile = tile_of(p.kernel[0], p.kernel[1], space_of(summed(call)))
     if tile is None:
         return float("inf")
     blocks = p.batch * -(-p.output[0] // tile.rows) * -(-p.output[1] // tile.columns)
     halo_rows, halo_columns = tile.rows + p.kernel[0] - 1, tile.columns + p.kernel[1] - 1
     products = halo_rows * tile.columns * p.kernel[1] + tile.rows * tile.columns * p.kernel[0]
     flops = 2 * blocks * (products + _STAGING * halo_rows * halo_columns)
-    return tuning.cuda_cost("separable", _sums(call), flops, call.bytes, device.flops, device.bandwidth)
+    return tuning.cuda_cost("separable", summed(call), flops, call.bytes, device.flops, device.bandwidth)
 
 
 def pack(call: Call, w: Factors) -> NDArray[Any]:
     """Return the weights of the two passes, one after the other, in the dtype of the sums."""
     (vectors,) = w.terms
-    return np.concatenate([np.asarray(vector, _sums(call)).reshape(-1) for vector in vectors])
+    return np.concatenate([np.asarray(vector, summed(call)).reshape(-1) for vector in vectors])
 
 
 @batches.split
@@ -139,7 +133,7 @@ def run(call: Call, x: Array, w: Factors, y: Array, bias: Array | None, packed: 
     """Write the filtered x into y; see `gpuconv.dispatch`."""
     from gpuconv.backends.cuda import device, launch, memory, separable_kernels
 
-    p, sums, result = call.problem, _sums(call), call.result or call.dtype
+    p, sums, result = call.problem, summed(call), call.result or call.dtype
     tile, threads = tile_of(p.kernel[0], p.kernel[1], space_of(sums)), THREADS
     if device().simulated:
         tile, threads = Tile(8, 8, 8), 4

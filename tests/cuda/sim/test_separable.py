@@ -116,7 +116,7 @@ def test_reasons():
         "not float16": call_of(plain, "float16"),
         "one channel": call_of(ConvProblem.make((1, 2, 5, 6), (1, 2, 3, 3)), "float32"),
         "neither strides": call_of(ConvProblem.make(image, kernel, stride=2), "float32"),
-        "do not turn uint64 into uint64": call_of(plain, "uint64", sums="float64", result="uint64"),
+        "not turn uint64 into uint64": call_of(plain, "uint64", sums="float64", result="uint64"),
         "do not fit": call_of(ConvProblem.make((1, 1, 400, 6), (1, 1, 300, 3)), "float32"),
     }
     for reason, call in calls.items():
