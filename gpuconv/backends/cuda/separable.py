@@ -1,7 +1,7 @@
 """Separable filters on CUDA: a pass along rows and a pass down columns, both in one launch.
 
 Serves calls whose weights are given as one vector for each of two axes. The kernel (`separable_kernels.passes`) takes
-every size at run time; this module chooses the tile.
+every size at run time; this module chooses the tile. See docs/kernels_cuda_separable.md.
 """
 
 from __future__ import annotations

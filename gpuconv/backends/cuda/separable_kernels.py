@@ -124,6 +124,14 @@ def passes(source: str, sums: str, result: str, space: Space, threads: int) -> A
                     total[r] = zero
                     values[r] = staged[u64(begin + u64(r))]
                 t = u32(0)
+                while u32(t + run) < width:
+                    at_w, after = u64(u32(height + t)), u64(begin + u64(u32(t + run)))
+                    for j in range(RUN):
+                        weight = weights[u64(at_w + u64(j))]
+                        for r in range(RUN):
+                            total[r] += weight * values[(j + r) % RUN]
+                        values[j] = staged[u64(after + u64(j))]
+                    t = u32(t + run)
                 while t < width:
                     for j in range(RUN):
                         if u32(t + u32(j)) < width:
@@ -149,6 +157,15 @@ def passes(source: str, sums: str, result: str, space: Space, threads: int) -> A
                 total[r] = zero
                 values[r] = across[u64(begin + u64(u64(r) * step))]
             t = u32(0)
+            while u32(t + run) < height:
+                at_w, after = u64(t), u64(begin + u64(u64(u32(t + run)) * step))
+                for j in range(RUN):
+                    weight = weights[u64(at_w + u64(j))]
+                    for r in range(RUN):
+                        total[r] += weight * values[(j + r) % RUN]
+                    values[j] = across[u64(after + u64(u64(j) * step))]
+                t = u32(t + run)
+            # At the end there may be fewer weights than sums.
             while t < height:
                 for j in range(RUN):
                     if u32(t + u32(j)) < height:
