@@ -11,7 +11,7 @@ from gpuconv import ndimage
 from gpuconv.boundary import MODES
 from gpuconv.dispatch import Call, Factors, choose, rows
 from gpuconv.errors import UnsupportedError
-from gpuconv.ndimage.engine import _factors
+from gpuconv.ndimage.ready import _factors
 from gpuconv.problem import ConvProblem
 
 scipy_ndimage = pytest.importorskip("scipy.ndimage")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -9,21 +10,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv.dispatch import Factors
 from gpuconv.dtypes import name_of
-from gpuconv.ndimage.engine import Filter, compute, correlate_into, geometry_of, padding_of, rounded
-from gpuconv.ndimage.fold import fold_of
+from gpuconv.ndimage.engine import correlate_into
 from gpuconv.ndimage.precision import LONGEST_PASS, How, between_passes
+from gpuconv.ndimage.ready import ByValue, Filter, kept, ready
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
-__all__ = ["Pass", "passes_shape", "run_passes"]
+__all__ = ["Pass", "Passes", "passes_shape", "run_passes"]
+
+_FEW_PRODUCTS = 16
+"""Weights of two passes' product up to which it is computed at once where the two would not share rows in the cache."""
+_WHOLE_SUMS = 1 << 31
+"""Sums of integers below which the product of two passes wraps around as the passes do one by one."""
 
 
-class Pass(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pass(ByValue):
     """One 1-d correlation of a separable filter."""
 
     axis: int
@@ -33,90 +39,133 @@ class Pass(NamedTuple):
     divisor: float = 1.0
     step: int = 1
 
-    def whole(self) -> Pass:
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """What passes are told apart by."""
+        return self.axis, self.weights, self.mode, self.origin, self.divisor, self.step
+
+    @functools.cached_property
+    def is_whole(self) -> bool:
+        """Whether the weights are integers, and their sums exact."""
+        return self.weights.dtype.kind != "c" and bool((self.weights == np.rint(self.weights)).all())
+
+    def fractionless(self) -> Pass:
         """Return the pass for sums that lose their fraction, its weights larger by what rounding may take from a sum.
 
         So a Gaussian of equal numbers is that number, not one less. SciPy sums symmetric weights from both ends, which
-        comes to the same nearly always. Whole weights have exact sums.
+        comes to the same nearly always.
         """
         w = self.weights
-        if w.dtype.kind == "c" or self.divisor != 1.0 or (w == np.rint(w)).all() or (w != w[::-1]).any():
+        if w.dtype.kind == "c" or self.divisor != 1.0 or self.is_whole or (w != w[::-1]).any():
             return self
-        return self._replace(weights=w * (1 + (w.size + 8) * 2.0**-53))
-
-    def filter(self, ndim: int) -> Filter:
-        """Return the filter of arrays of `ndim` axes that the pass is."""
-        shape, origins, steps = [1] * ndim, [0] * ndim, [1] * ndim
-        shape[self.axis], origins[self.axis], steps[self.axis] = -1, self.origin, self.step
-        weights = self.weights.reshape(shape)
-        return Filter(weights, tuple(origins), tuple(steps), self.mode, self.divisor, longest=LONGEST_PASS)
+        return dataclasses.replace(self, weights=w * (1 + (w.size + 8) * 2.0**-53))
 
 
-def passes_shape(shape: tuple[int, ...], passes: Sequence[Pass]) -> tuple[int, ...]:
+class Passes(ByValue):
+    """Some passes, one after the other."""
+
+    def __init__(self, passes: Sequence[Pass]) -> None:
+        self.each = tuple(passes)
+        self.nbytes = sum(step.weights.nbytes for step in passes)
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """What sequences of passes are told apart by."""
+        return self.each
+
+
+def _filter(passes: Sequence[Pass], ndim: int) -> Filter:
+    """Return the filter that passes along different axes of arrays of `ndim` axes are."""
+    one = np.ones(1)
+    vectors, origins, steps, divisor = [one] * ndim, [0] * ndim, [1] * ndim, 1.0
+    for step in passes:
+        vectors[step.axis], origins[step.axis], steps[step.axis] = step.weights, step.origin, step.step
+        divisor *= step.divisor
+    # Of several, none is longer than a pass may be.
+    longest = LONGEST_PASS ** len(passes)
+    return Filter(tuple(vectors), tuple(origins), tuple(steps), passes[0].mode, divisor, longest=longest)
+
+
+@kept
+def passes_shape(passes: Passes, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of what some passes make of an array."""
-    return functools.reduce(lambda size, step: step.filter(len(size)).shape(size), passes, shape)
+    return functools.reduce(lambda size, step: _filter([step], len(size)).shape(size), passes.each, shape)
 
 
-def run_passes(x: Array, passes: Sequence[Pass], cval: Any, output: Array, how: How) -> Array:
+class _Stage(NamedTuple):
+    """What one or two passes run."""
+
+    filter: Filter
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def run_passes(x: Array, passes: Passes, cval: Any, output: Array, how: How) -> Array:
     """Run passes one after the other into `output` and return it."""
-    if not passes:
+    if not passes.each:
         output[...] = x
         return output
     if output.dtype.kind == "b":
         output[...] = run_passes(x, passes, cval, np.empty(output.shape, np.uint8, like=output), how) != 0
         return output
-    # Around a constant other than 0 the second pass of SciPy's meets that constant, not what the first makes of it.
-    pair = () if np.any(cval) and any(step.mode == "zeros" for step in passes) else _pair(x, passes, output, how)
-    single = [step for step in passes if all(step is not other for other in pair)] if pair else list(passes)
-    if pair:
-        x = _run_each(x, single, cval, None, output, how)
-        if not _run_pair(x, pair, cval, output, how):
-            _run_each(x, pair, cval, output, output, how)
-    else:
-        _run_each(x, single, cval, output, output, how)
+    scratch: list[Array] = []
+    *first, last = _stages(passes, x.shape, x.dtype, output.dtype, bool(cval), how)
+    for stage in first:
+        if len(scratch) > 1 and scratch[-2].shape == stage.shape:
+            target = scratch[-2]
+        else:
+            target = np.empty(stage.shape, stage.dtype, like=x)
+        scratch.append(target)
+        correlate_into(target, x, stage.filter, cval, how)
+        x = target
+    correlate_into(output, x, last.filter, cval, how)
     return output
 
 
-def _run_each(x: Array, passes: Sequence[Pass], cval: Any, last: Array | None, like: Array, how: How) -> Array:
-    """Run passes one by one, the last into `last` or an array of the dtype of `like`; return what it wrote."""
-    dtype = between_passes(like.dtype)
-    scratch: list[Array] = []
-    for index, step in enumerate(passes):
-        f = (step.whole() if dtype.kind in "iu" else step).filter(x.ndim)
-        shape = f.shape(x.shape)
-        if index == len(passes) - 1 and last is not None:
-            target = last
-        elif len(scratch) > 1 and scratch[-2].shape == shape:
-            target = scratch[-2]
-        else:
-            target = np.empty(shape, dtype, like=x)
-        scratch.append(target)
-        correlate_into(target, x, f, cval, how)
-        x = target
-    return x
+@kept
+def _stages(
+    passes: Passes, x_shape: tuple[int, ...], x_dtype: np.dtype[Any], output: np.dtype[Any], has_cval: bool, how: How
+) -> list[_Stage]:
+    """Return what passes run, each stage's result in the dtype between them."""
+    pair = _pair(passes.each, x_shape, x_dtype, output, has_cval, how)
+    single = [step for step in passes.each if all(step is not other for other in pair)]
+    between = between_passes(output).newbyteorder("=")
+    if between.kind in "iu":
+        single = [step.fractionless() for step in single]
+    stages, shape = [], x_shape
+    for together in [(step,) for step in single] + [pair] * bool(pair):
+        f = _filter(together, len(shape))
+        shape = f.shape(shape)
+        stages.append(_Stage(f, shape, between))
+    return stages
 
 
-def _pair(x: Array, passes: Sequence[Pass], output: Array, how: How) -> tuple[Pass, ...]:
-    """Return the passes along the last two axes if they can run as one: floats, and the same border for both."""
-    if x.dtype != output.dtype or name_of(x.dtype) not in ("float32", "float64") or not x.size:
+def _pair(
+    passes: tuple[Pass, ...], x_shape: tuple[int, ...], x: np.dtype[Any], output: np.dtype[Any], has_cval: bool,
+    how: How,
+) -> tuple[Pass, ...]:  # fmt: skip
+    """Return the passes along two neighbouring axes, the last that are filtered, if they are run as one."""
+    pair = tuple(sorted(passes, key=lambda step: step.axis)[-2:])
+    if len(pair) != 2 or pair[0].axis != pair[1].axis - 1 or pair[0].mode != pair[1].mode or 0 in x_shape:
         return ()
-    pair = tuple(step for axis in (x.ndim - 2, x.ndim - 1) for step in passes if step.axis == axis)
-    if len(pair) != 2 or pair[0].axis == pair[1].axis or pair[0].mode != pair[1].mode:
-        return ()
-    if how.sums(x.dtype, output.dtype, is_long=False) != x.dtype:
+    # Around a constant other than 0 the second pass of SciPy's meets that constant, not what the first makes of it.
+    if has_cval and any(step.mode == "zeros" for step in passes):
         return ()
     # Long passes may be transforms, each along its own axis.
-    if any(step.step > 1 or step.weights.size > LONGEST_PASS for step in pair):
+    sizes = [step.weights.size for step in pair]
+    if any(step.step > 1 or not 1 < k <= LONGEST_PASS for step, k in zip(pair, sizes, strict=True)):
         return ()
-    return pair if all(step.weights.size > 1 and step.weights.dtype.kind != "c" for step in pair) else ()
-
-
-def _run_pair(x: Array, pair: tuple[Pass, ...], cval: Any, output: Array, how: How) -> bool:
-    """Run a pass along each of the last two axes as one filter; return whether there is an algorithm for it."""
-    w = Factors(tuple(rounded(step.weights, x.dtype) for step in pair), math.prod(step.divisor for step in pair))
-    before, mode = (1,) * (x.ndim - 2), pair[0].mode
-    kernel = (*before, *(step.weights.size for step in pair))
-    padding = padding_of(kernel, (*(0 for _ in before), *(step.origin for step in pair)), mode)
-    fill = float(cval) if mode == "zeros" else 0.0
-    geometry = geometry_of(x.shape, kernel, False, padding, (1,) * x.ndim, mode, fill)
-    return compute(output, x, fold_of(kernel), w, geometry, x.dtype, how)
+    if any(step.weights.dtype.kind == "c" for step in pair):
+        return ()
+    is_few = sizes[0] * sizes[1] <= _FEW_PRODUCTS
+    if x.kind in "iu":
+        total = np.abs(pair[0].weights).sum() * np.abs(pair[1].weights).sum() * 2.0 ** (8 * x.itemsize)
+        is_whole = all(step.is_whole and step.divisor == 1.0 for step in pair)
+        return pair if is_few and is_whole and output.kind in "iu" and total < _WHOLE_SUMS else ()
+    if x != output or name_of(x) not in ("float32", "float64"):
+        return ()
+    if how.sums(x, output, is_long=False) != x or not (is_few or math.prod(x_shape[pair[1].axis + 1 :]) == 1):
+        return ()
+    others = [step for step in passes if all(step is not other for other in pair)]
+    shape = functools.reduce(lambda size, step: _filter([step], len(size)).shape(size), others, x_shape)
+    return pair if ready(_filter(pair, len(shape)), shape, x, output, 0.0, how).chosen is not None else ()
