@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from gpuconv.backends.cpu import memory
 from gpuconv.dtypes import name_of
 from gpuconv.ndimage.engine import correlate_into
 from gpuconv.ndimage.precision import LONGEST_PASS, How, between_passes
@@ -28,21 +28,15 @@ _WHOLE_SUMS = 1 << 31
 """Sums of integers below which the product of two passes wraps around as the passes do one by one."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Pass(ByValue):
     """One 1-d correlation of a separable filter."""
 
-    axis: int
-    weights: Array
-    mode: str
-    origin: int = 0
-    divisor: float = 1.0
-    step: int = 1
-
-    @property
-    def parts(self) -> tuple[Any, ...]:
-        """What passes are told apart by."""
-        return self.axis, self.weights, self.mode, self.origin, self.divisor, self.step
+    def __init__(
+        self, axis: int, weights: Array, mode: str, origin: int = 0, divisor: float = 1.0, step: int = 1
+    ) -> None:
+        super().__init__(axis, weights, mode, origin, divisor, step)
+        self.axis, self.weights, self.mode = axis, weights, mode
+        self.origin, self.divisor, self.step = origin, divisor, step
 
     @functools.cached_property
     def is_whole(self) -> bool:
@@ -58,20 +52,17 @@ class Pass(ByValue):
         w = self.weights
         if w.dtype.kind == "c" or self.divisor != 1.0 or self.is_whole or (w != w[::-1]).any():
             return self
-        return dataclasses.replace(self, weights=w * (1 + (w.size + 8) * 2.0**-53))
+        larger = w * (1 + (w.size + 8) * 2.0**-53)
+        return Pass(self.axis, larger, self.mode, self.origin, self.divisor, self.step)
 
 
 class Passes(ByValue):
     """Some passes, one after the other."""
 
     def __init__(self, passes: Sequence[Pass]) -> None:
+        super().__init__(*passes)
         self.each = tuple(passes)
         self.nbytes = sum(step.weights.nbytes for step in passes)
-
-    @property
-    def parts(self) -> tuple[Any, ...]:
-        """What sequences of passes are told apart by."""
-        return self.each
 
 
 def _filter(passes: Sequence[Pass], ndim: int) -> Filter:
@@ -98,6 +89,14 @@ class _Stage(NamedTuple):
     filter: Filter
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    nbytes: int
+    """Of the result."""
+
+    def result(self, block: Array, like: Any) -> Array:
+        """Return the array that is written, in a block of the host's memory if `like` lies there."""
+        if not isinstance(like, np.ndarray):
+            return np.empty(self.shape, self.dtype, like=like)
+        return block[: self.nbytes].view(self.dtype).reshape(self.shape)
 
 
 def run_passes(x: Array, passes: Passes, cval: Any, output: Array, how: How) -> Array:
@@ -108,17 +107,16 @@ def run_passes(x: Array, passes: Passes, cval: Any, output: Array, how: How) -> 
     if output.dtype.kind == "b":
         output[...] = run_passes(x, passes, cval, np.empty(output.shape, np.uint8, like=output), how) != 0
         return output
-    scratch: list[Array] = []
     *first, last = _stages(passes, x.shape, x.dtype, output.dtype, bool(cval), how)
-    for stage in first:
-        if len(scratch) > 1 and scratch[-2].shape == stage.shape:
-            target = scratch[-2]
-        else:
-            target = np.empty(stage.shape, stage.dtype, like=x)
-        scratch.append(target)
-        correlate_into(target, x, stage.filter, cval, how)
-        x = target
-    correlate_into(output, x, last.filter, cval, how)
+    blocks = [memory.take(max(stage.nbytes for stage in first[i::2])) for i in range(min(len(first), 2))]
+    try:
+        for i, stage in enumerate(first):
+            target = stage.result(blocks[i % 2][0], x)
+            correlate_into(target, x, stage.filter, cval, how)
+            x = target
+        correlate_into(output, x, last.filter, cval, how)
+    finally:
+        memory.give_back(*blocks)
     return output
 
 
@@ -136,7 +134,7 @@ def _stages(
     for together in [(step,) for step in single] + [pair] * bool(pair):
         f = _filter(together, len(shape))
         shape = f.shape(shape)
-        stages.append(_Stage(f, shape, between))
+        stages.append(_Stage(f, shape, between, math.prod(shape) * between.itemsize))
     return stages
 
 

@@ -39,18 +39,9 @@ _MOST_KEPT = 8192
 class ByValue:
     """What is compared and hashed by its values, arrays by their bytes, so that a cache knows it again."""
 
-    @property
-    def parts(self) -> tuple[Any, ...]:
-        """The values."""
-        raise NotImplementedError
-
-    @functools.cached_property
-    def _key(self) -> tuple[Any, ...]:
-        return tuple(_key_of(part) for part in self.parts)
-
-    @functools.cached_property
-    def _hash(self) -> int:
-        return hash(self._key)
+    def __init__(self, *values: Any) -> None:
+        self._key = tuple(map(_key_of, values))
+        self._hash = hash(self._key)
 
     def __hash__(self) -> int:
         return self._hash
@@ -59,10 +50,11 @@ class ByValue:
         return self is other or (type(other) is type(self) and self._key == other._key)
 
 
-def _key_of(part: Any) -> Any:
-    if type(part) is np.ndarray:
-        return part.shape, part.dtype, part.tobytes()
-    return tuple(map(_key_of, part)) if type(part) is tuple else part
+def _key_of(value: Any) -> Any:
+    kind = type(value)
+    if kind is np.ndarray:
+        return value.shape, value.dtype.char, value.tobytes()
+    return tuple(map(_key_of, value)) if kind is tuple else value
 
 
 def kept(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,7 +72,6 @@ def kept(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Filter(ByValue):
     """A correlation along any of an array's axes.
 
@@ -102,26 +93,14 @@ class Filter(ByValue):
         Axes that have no border, whatever the mode.
     """
 
-    given: Array | tuple[Array, ...]
-    origins: tuple[int, ...]
-    steps: tuple[int, ...]
-    mode: str
-    divisor: float = 1.0
-    bank: bool = False
-    longest: int = LARGEST_KERNEL
-    bare: tuple[int, ...] = ()
-
-    @property
-    def parts(self) -> tuple[Any, ...]:
-        """What filters are told apart by."""
-        return (
-            self.given, self.origins, self.steps, self.mode, self.divisor, self.bank, self.longest, self.bare,
-        )  # fmt: skip
-
-    @functools.cached_property
-    def nbytes(self) -> int:
-        """Bytes of the weights, as they are given."""
-        return sum(part.nbytes for part in self.given) if isinstance(self.given, tuple) else self.given.nbytes
+    def __init__(
+        self, given: Array | tuple[Array, ...], origins: tuple[int, ...], steps: tuple[int, ...], mode: str,
+        divisor: float = 1.0, *, bank: bool = False, longest: int = LARGEST_KERNEL, bare: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
+        super().__init__(given, origins, steps, mode, divisor, bank, longest, bare)
+        self.given, self.origins, self.steps, self.mode = given, origins, steps, mode
+        self.divisor, self.bank, self.longest, self.bare = divisor, bank, longest, bare
+        self.nbytes = sum(part.nbytes for part in given) if isinstance(given, tuple) else given.nbytes
 
     @functools.cached_property
     def weights(self) -> Array:
@@ -166,7 +145,8 @@ class Filter(ByValue):
 
     def replace(self, **changes: Any) -> Filter:
         """Return the filter with some attributes changed."""
-        return dataclasses.replace(self, **changes)
+        names = "given", "origins", "steps", "mode", "divisor", "bank", "longest", "bare"
+        return Filter(**{name: changes.get(name, getattr(self, name)) for name in names})
 
 
 @functools.lru_cache(maxsize=1024)
