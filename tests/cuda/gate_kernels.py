@@ -7,8 +7,9 @@ summed and stored only, meets the largest tile of each kind.
 import itertools
 from typing import Any, NamedTuple
 
-from gpuconv import tuning
+from gpuconv import activation, tuning
 from gpuconv.backends.cuda import (
+    activation_kernels,
     direct,
     direct_border,
     direct_gradient_kernels,
@@ -99,5 +100,10 @@ def variants(types):
         kernel = stencil_kernels.correlation(kind, height, width, strips).py_func
         signature = (x, sums, y, y, getattr(types, seen.sums.name), numbers, types.int64)
         yield Variant(f"stencil {kind} {height}x{width}", kernel, signature, strips.threads)
+    for kind, name in itertools.product(("float32", "bfloat16", "float64"), activation.NAMES):
+        if kind == "float32" or name == "gelu":
+            array = flat(scalars.of(kind).storage)
+            kernel = activation_kernels.activating(name, kind).py_func
+            yield Variant(f"{name} {kind}", kernel, (array, array, types.int64), 256)
     array = flat(scalars.of("float32").storage)
     yield Variant("copy float32", memory_kernels.copy("float32").py_func, (array, array, numbers), 256)
