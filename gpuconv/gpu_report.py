@@ -112,21 +112,22 @@ def _kernels(call: Call) -> Iterator[tuple[str, dict[str, Any]]]:
         yield geometry.Kernel(*kind, tile).name, {"only": tile}
 
 
-def every_kernel() -> list[raw_loader.Instance]:
-    """Return all kernels that there are, but for depthwise ones of a number of taps that nothing here has."""
+def every_kernel(activation: str = "") -> list[raw_loader.Instance]:
+    """Return all kernels of an activation, but for depthwise ones of a number of taps that nothing here has."""
     found: list[raw_loader.Instance] = [
-        raw_depthwise.Kernel(element, taps)
+        raw_depthwise.Kernel(element, taps, activation)
         for element in ("Float16", "BFloat16", "Float32")
         for taps in (0, 2, 3, 5, 7)
     ]
     ways = {"implicit_gemm": ("vector", "gather"), "weight_gradient": ("vector", "gather", "planes")}
     for element in tuning.TENSOR_TILES:
         for family, reads in ((one, reads) for one, all_reads in ways.items() for reads in all_reads):
-            if family == "weight_gradient" and reads == "vector" and element.endswith("Int8"):
+            if family == "weight_gradient" and (activation or (reads == "vector" and element.endswith("Int8"))):
                 continue
-            found += [
-                geometry.Kernel(family, element, reads, tile) for tile in geometry.tiles_of(family, element, reads)
-            ]
+            if activation and element.endswith("Int8"):
+                continue
+            tiles = geometry.tiles_of(family, element, reads)
+            found += [geometry.Kernel(family, element, reads, tile, activation) for tile in tiles]
     return found
 
 

@@ -20,9 +20,9 @@ SANITIZERS = (
 )
 
 
-def _kernel(family, element, reads, rows, columns):
+def _kernel(family, element, reads, rows, columns, activation=""):
     (tile,) = (t for t in tiles_of(family, element, reads) if (t.rows, t.columns) == (rows, columns))
-    return Kernel(family, element, reads, tile)
+    return Kernel(family, element, reads, tile, activation)
 
 
 KERNELS = (
@@ -54,6 +54,10 @@ KERNELS = (
     _kernel("weight_gradient", "TF32x3", "vector", 128, 64),
     _kernel("weight_gradient", "TF32x3", "planes", 64, 64),
     _kernel("weight_gradient", "TF32x3", "gather", 64, 64),
+    _kernel("implicit_gemm", "Float16", "vector", 128, 128, "gelu"),
+    _kernel("implicit_gemm", "BFloat16", "vector", 64, 64, "relu"),
+    _kernel("implicit_gemm", "TF32", "gather", 128, 32, "gelu_tanh"),
+    _kernel("implicit_gemm", "TF32x3", "gather", 64, 64, "silu"),
 )
 """What is built for the host: every element in every way of reading, and among them every tile."""
 
@@ -65,6 +69,8 @@ DEPTHWISE = (
     Depthwise("Float32", 2),
     Depthwise("Float32", 7),
     Depthwise("Float32", 0),
+    Depthwise("Float16", 3, "silu"),
+    Depthwise("Float32", 0, "gelu"),
 )
 
 

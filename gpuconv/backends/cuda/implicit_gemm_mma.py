@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["LAUNCH", "compute", "cost", "missing", "pack", "packed_for", "run", "supports", "unreachable"]
+__all__ = ["FUSES", "LAUNCH", "compute", "cost", "missing", "pack", "packed_for", "run", "supports", "unreachable"]
 
+FUSES = True
 _DTYPES = ("float16", "bfloat16", "float32", "int8", "uint8")
 _GRID_Y = 65535
 _LONGEST_AXIS = 1 << 29

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from gpuconv.backends.cuda import Device
     from gpuconv.dispatch import Call
 
-__all__ = ["Kernel", "compute", "cost", "kernel_of", "pack", "packed_for", "run", "supports"]
+__all__ = ["FUSES", "Kernel", "compute", "cost", "kernel_of", "pack", "packed_for", "run", "supports"]
 
+FUSES = True
 _ELEMENTS = {"float16": "Float16", "bfloat16": "BFloat16", "float32": "Float32"}
 _MOST_SLID = 7
 """Taps of the last axis whose weights a thread holds in registers; more are a loop."""
@@ -34,11 +35,12 @@ class Kernel(NamedTuple):
     element: str
     taps: int
     """Of the last axis, one apart; 0 for any number at any distance."""
+    activation: str = ""
 
     @property
     def name(self) -> str:
         """Name of the kernel."""
-        return f"depthwise_{self.element}_{self.taps or 'any'}"
+        return "_".join(filter(None, ("depthwise", self.element, str(self.taps or "any"), self.activation)))
 
     @property
     def source(self) -> str:
@@ -53,7 +55,13 @@ class Kernel(NamedTuple):
     @property
     def constants(self) -> dict[str, str]:
         """The constants of its compilation."""
-        return {"ELEMENT": self.element, "TAPS": str(self.taps), "STRIP": str(self.strip), "NAME": self.name}
+        return {
+            "ELEMENT": self.element,
+            "TAPS": str(self.taps),
+            "STRIP": str(self.strip),
+            "ACTIVATION": self.activation or "none",
+            "NAME": self.name,
+        }
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -117,7 +125,7 @@ def compute(runtime: Any, call: Call, x: Any, w: Any, y: Any, bias: Any, packed:
     wide, layouts, begin = 16 // weights.dtype.itemsize, ("channels_last",) * 2, 0
     for phase in geometry.computed(call).all_phases:
         numbers = geometry.numbers_of(call, geometry.computed(call), phase, layouts)
-        kernel = kernel_of(_ELEMENTS[call.dtype], numbers)
+        kernel = kernel_of(_ELEMENTS[call.dtype], numbers, call.activation)
         rows, strips = numbers["rows"] // numbers["count2"], -(-numbers["count2"] // kernel.strip)
         items = strips * (numbers["groups"] // wide)
         pointers = {
@@ -137,8 +145,8 @@ def compute(runtime: Any, call: Call, x: Any, w: Any, y: Any, bias: Any, packed:
     runtime.deliver(result, written)
 
 
-def kernel_of(element: str, numbers: dict[str, int]) -> Kernel:
+def kernel_of(element: str, numbers: dict[str, int], activation: str = "") -> Kernel:
     """Return the kernel of a phase."""
     one_apart = numbers["advance2"] == numbers["delta2"] == 1 and numbers["taps0"] > 0
     slides = one_apart and numbers["taps2"] <= _MOST_SLID
-    return Kernel(element, numbers["taps2"] if slides else 0)
+    return Kernel(element, numbers["taps2"] if slides else 0, activation)

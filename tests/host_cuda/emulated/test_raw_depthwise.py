@@ -1,8 +1,11 @@
 """The depthwise kernel, built for the host, against the oracle."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from support import (
+    assert_activated,
     assert_close,
     assert_same_specials,
     inputs,
@@ -100,6 +103,17 @@ def test_not_a_number_and_infinity_stay_in_their_receptive_fields(runtime, opera
                 out = np.zeros(wanted.shape, a.dtype)
                 write(runtime, call, a, w, out)
             assert_same_specials(out, wanted, name)
+
+
+@pytest.mark.parametrize(("name", "dtype", "problem"), [("silu", "float16", "3x3"), ("gelu", "float32", "stride")])
+def test_activations_are_fused(runtime, name, dtype, problem):
+    call = dataclasses.replace(call_of(*PROBLEMS[problem], dtype=dtype), activation=name)
+    x, w, bias = inputs(call, "activation", bias=True)
+    out = np.full(call.problem.y_shape, np.nan).astype(x.dtype)
+    raw_depthwise.compute(runtime, call, x, w, out, bias)
+    before = makes(Call(call.problem, "forward", "float64"), *(a.astype(np.float64) for a in (x, w, bias)))
+    assert_activated(out, before, name, tolerance(dtype, 9))
+    assert name in runtime.launched[-1][0]
 
 
 def test_misaligned_memory(runtime, monkeypatch):
