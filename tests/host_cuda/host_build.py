@@ -11,6 +11,7 @@ import numpy as np
 from gpuconv.backends.cuda.implicit_gemm_mma_geometry import Kernel, tiles_of
 from gpuconv.backends.cuda.raw_depthwise import Kernel as Depthwise
 from gpuconv.backends.cuda.raw_loader import as_bits
+from gpuconv.backends.cuda.raw_stencil import Kernel as Stencil
 
 HERE = Path(__file__).parent
 RAW = HERE.parents[1] / "gpuconv" / "backends" / "cuda" / "raw"
@@ -72,6 +73,21 @@ DEPTHWISE = (
     Depthwise("Float16", 3, "silu"),
     Depthwise("Float32", 0, "gelu"),
 )
+
+STENCIL = (
+    Stencil("Float32", 3, 3, 3, True),
+    Stencil("Float32", 3, 3, 3, False),
+    Stencil("Float32", 2, 4, 0, False),
+    Stencil("Float32", 0, 9, 1, True),
+    Stencil("Float16", 5, 5, 6, True),
+    Stencil("Float16", 3, 3, 7, False, "gelu"),
+    Stencil("BFloat16", 3, 3, 7, True, "silu"),
+    Stencil("BFloat16", 0, 2, 0, False),
+    Stencil("UInt8", 3, 3, 15, True),
+    Stencil("Int8", 0, 9, 12, False),
+)
+
+BUILT = KERNELS + DEPTHWISE + STENCIL
 
 
 def compiler():
