@@ -18,7 +18,7 @@ import sys
 import tempfile
 
 from gpuconv.backends.cuda.raw_loader import compile_cubin
-from gpuconv.gpu_report import every_kernel
+from gpuconv.gpu_checks import every_kernel
 
 TARGETS = ("sm_80", "sm_90")
 COUNTED = ("HMMA", "IMMA", "LDSM", "LDGSTS", "LDG", "LDS", "DFMA", "LDL", "STL")
@@ -35,6 +35,9 @@ SOME = (
     "depthwise_Float32_any",
     "implicit_gemm_BFloat16_vector_128x128_gelu",
     "depthwise_Float16_7_gelu",
+    "stencil_Float32_7x7_at1",
+    "stencil_Float16_anyx31_at1",
+    "stencil_UInt8_5x5_at14",
 )
 
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
-__all__ = ["FUSES", "Kernel", "compute", "cost", "kernel_of", "pack", "packed_for", "run", "supports"]
+__all__ = ["FUSES", "IN_REGISTERS", "Kernel", "compute", "cost", "kernel_of", "pack", "packed_for", "run", "supports"]
 
 FUSES = True
 _ELEMENTS = {"float16": "Float16", "bfloat16": "BFloat16", "float32": "Float32", "int8": "Int8", "uint8": "UInt8"}
-_IN_REGISTERS = {1: 5, 2: 7, 4: 7}
+IN_REGISTERS = {1: 5, 2: 7, 4: 7}
 """Rows and columns of a window whose weights a thread holds, by an element's bytes; a larger one's rows are a loop."""
 _BLOCK = 128
 _GRID_Y = 65535
@@ -168,5 +168,5 @@ def kernel_of(call: Call, numbers: dict[str, int], *, aligned: bool) -> Kernel:
     """Return the kernel of a call."""
     height, width = numbers["taps1"], numbers["taps2"]
     size = to_numpy(call.dtype).itemsize
-    held, shift = max(height, width) <= _IN_REGISTERS[size], numbers["first2"] % (16 // size)
+    held, shift = max(height, width) <= IN_REGISTERS[size], numbers["first2"] % (16 // size)
     return Kernel(_ELEMENTS[call.dtype], height if held else 0, width, shift, aligned, call.activation)
