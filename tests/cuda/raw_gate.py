@@ -2,8 +2,8 @@
 
 Prints a line of JSON for each kernel and target: registers, spilled bytes, shared memory and, where there is an
 nvdisasm, how often the instructions occur that the kernels are about. ``--all`` takes every kernel that can be chosen
-and not only some of each kind, ``--table`` prints the table of docs/kernels_cuda_raw.md. Ends with status 3 and the
-reason where NVIDIA's compiler library is missing.
+and not only some of each kind, ``--table`` prints the table of docs/kernels_cuda_raw.md; a word, only kernels whose
+names contain it. Ends with status 3 and the reason where NVIDIA's compiler library is missing.
 """
 
 import collections
@@ -141,9 +141,9 @@ def instructions(nvdisasm, cubin, name):
 
 def main():
     nvrtc, nvdisasm = library(), packaged("*/bin/nvdisasm") or shutil.which("nvdisasm")
-    rows = []
+    rows, word = [], next((word for word in sys.argv[1:] if not word.startswith("--")), "")
     for target in TARGETS:
-        for kernel in kernels(every="--all" in sys.argv):
+        for kernel in (one for one in kernels(every="--all" in sys.argv) if word in one.name):
             compiled = compile_cubin(nvrtc, kernel, target)
             row = {
                 "kernel": kernel.name, "target": target, "compiler": nvrtc.getVersion(),

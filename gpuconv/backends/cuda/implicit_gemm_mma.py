@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuconv import tuning
+from gpuconv.backends.cuda import batches, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
-from gpuconv.backends.cuda import raw_loader
 from gpuconv.dtypes import result_dtype, to_numpy
 
 if TYPE_CHECKING:
@@ -86,7 +86,10 @@ LAUNCH = 4e-6
 
 def pack(call: Call, w: Any) -> Any:
     """Return the weights on the GPU, in the kernel's order."""
-    return packed_for(raw_loader.runtime(), call, w)
+    with raw_loader.working(w) as runtime:
+        packed = packed_for(runtime, call, w)
+        runtime.synchronize()
+    return packed
 
 
 def packed_for(runtime: Any, call: Call, w: Any) -> Any:
@@ -94,9 +97,11 @@ def packed_for(runtime: Any, call: Call, w: Any) -> Any:
     return geometry.packed(runtime.xp, call, runtime.adopt(w).reshape(w.shape))
 
 
+@batches.split
 def run(call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
     """Write y (forward), x (transposed, input_gradient) or w (weight_gradient), every element of it."""
-    compute(raw_loader.runtime(), call, x, w, y, bias, packed)
+    with raw_loader.working(x, w, y, bias) as runtime:
+        compute(runtime, call, x, w, y, bias, packed)
 
 
 def compute(

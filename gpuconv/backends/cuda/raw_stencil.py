@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpuconv import tuning
-from gpuconv.backends.cuda import implicit_gemm_mma, raw_loader
+from gpuconv.backends.cuda import batches, implicit_gemm_mma, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.dtypes import result_dtype, to_numpy
 
@@ -111,7 +111,10 @@ def cost(call: Call, device: Device) -> float:
 
 def pack(call: Call, w: Any) -> Any:
     """Return the weights on the GPU: (output channels, rows, columns rounded up to sixteen bytes)."""
-    return packed_for(raw_loader.runtime(), call, w)
+    with raw_loader.working(w) as runtime:
+        packed = packed_for(runtime, call, w)
+        runtime.synchronize()
+    return packed
 
 
 def packed_for(runtime: Any, call: Call, w: Any) -> Any:
@@ -125,9 +128,11 @@ def packed_for(runtime: Any, call: Call, w: Any) -> Any:
     return packed
 
 
+@batches.split
 def run(call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
     """Write y (forward) or x (transposed, input_gradient), every element of it."""
-    compute(raw_loader.runtime(), call, x, w, y, bias, packed)
+    with raw_loader.working(x, w, y, bias) as runtime:
+        compute(runtime, call, x, w, y, bias, packed)
 
 
 def compute(runtime: Any, call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
