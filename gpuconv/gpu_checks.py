@@ -48,7 +48,7 @@ _DEPTHWISE: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] 
     ((1, 19, 21, 40), (40, 1, 5, 5), {"padding": 2, "stride": 2}),
     ((1, 9, 11, 12, 16), (16, 1, 3, 3, 3), {"dilation": 2, "padding": 2}),
 )
-_WINDOWS = ((3, 3, True), (3, 3, False), (5, 5, True), (7, 7, True), (0, 7, True), (0, 31, True))
+_WINDOWS = ((3, 3, True), (3, 3, False), (5, 5, True), (7, 7, True), (0, 5, True), (0, 7, True), (0, 31, True))
 """Rows and columns of windows whose kernels are compiled, and whether rows of the input lie at sixteen bytes."""
 _STENCILS: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
     ((2, 1, 37, 160), (1, 1, 3, 3), {"padding": 1}),

@@ -37,7 +37,7 @@ SOME = (
     "depthwise_Float16_7_gelu",
     "stencil_Float32_7x7_at1",
     "stencil_Float16_anyx31_at1",
-    "stencil_UInt8_5x5_at14",
+    "stencil_UInt8_3x3_at15",
 )
 
 

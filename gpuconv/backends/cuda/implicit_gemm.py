@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuconv import tuning
 from gpuconv.backends.cuda import batches
-from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, computed
+from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, bytes_of_gathered, computed
 from gpuconv.dtypes import result_dtype, to_numpy
 from gpuconv.problem import AxisPhase
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
     from gpuconv.tuning import GemmTile
 
-__all__ = ["cost", "pack", "run", "supports", "tile_of", "tiles_of"]
+__all__ = ["cost", "pack", "run", "supports", "tile_of", "tiles_of", "workspace"]
 
 _WHOLE_AXIS = AxisPhase(0, 1, 1, 1, ((0, 0),))
 """The phase of an axis that a problem of lower rank has not got."""
@@ -75,6 +75,11 @@ def tile_of(p: ConvProblem, tiles: tuple[GemmTile, ...]) -> GemmTile:
     """Return the tile that computes least beside what is asked for; of equal ones the first, which is the largest."""
     rows, columns, _ = p.gemm
     return min(tiles, key=lambda tile: _up(rows, tile.rows) * _up(columns, tile.columns))
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of the gathered weights and of their index."""
+    return bytes_of_gathered(call)
 
 
 def pack(call: Call, w: Array) -> Any:

@@ -25,7 +25,19 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["FUSES", "LAUNCH", "compute", "cost", "missing", "pack", "packed_for", "run", "supports", "unreachable"]
+__all__ = [
+    "FUSES",
+    "LAUNCH",
+    "compute",
+    "cost",
+    "missing",
+    "pack",
+    "packed_for",
+    "run",
+    "supports",
+    "unreachable",
+    "workspace",
+]
 
 FUSES = True
 _DTYPES = ("float16", "bfloat16", "float32", "int8", "uint8")
@@ -78,6 +90,16 @@ def cost(call: Call, device: Device) -> float:
     flops = cycles * device.multiprocessors * lanes * 2
     seconds = tuning.cuda_cost("implicit_gemm_mma", call.dtype, flops, call.bytes, device.flops, device.bandwidth)
     return seconds + len(parts) * LAUNCH
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of the packed weights and of a split sum's parts."""
+    from gpuconv.backends.cuda import device
+
+    layouts = (call.problem.layout,) * 2
+    parts = geometry.launches(call, device().multiprocessors, geometry.reads_of(call, layouts), layouts)
+    weights = sum(part.weights_count for part in parts) * to_numpy(call.dtype).itemsize
+    return weights + max(part.sums for part in parts) * np.dtype(np.uint32).itemsize
 
 
 LAUNCH = 4e-6

@@ -120,6 +120,8 @@ class Launch(NamedTuple):
     """The fields, but for pointers."""
     weights: int
     """Where the phase's weights begin, in elements."""
+    weights_count: int
+    """How many they are, with those that fill up chunks."""
     sums: int
     """Sums that the parts of a split sum are in all; 0 where it is not split."""
     cycles: float
@@ -168,8 +170,9 @@ def launches(
         kernel, numbers["splits"] = kernel._replace(activation=call.activation), splits
         blocks = -(-product.rows // kernel.tile.rows) * -(-product.columns // kernel.tile.columns)
         sums = splits * product.groups * product.rows * product.columns if splits > 1 else 0
-        found.append(Launch(kernel, (blocks, splits), numbers, weights, sums, cycles))
-        weights += product.groups * product.columns * product.depth
+        count = product.groups * product.columns * product.depth
+        found.append(Launch(kernel, (blocks, splits), numbers, weights, count, sums, cycles))
+        weights += count
     return tuple(found)
 
 

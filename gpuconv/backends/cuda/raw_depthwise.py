@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gpuconv.backends.cuda import Device
     from gpuconv.dispatch import Call
 
-__all__ = ["FUSES", "Kernel", "compute", "cost", "kernel_of", "pack", "packed_for", "run", "supports"]
+__all__ = ["FUSES", "Kernel", "compute", "cost", "kernel_of", "pack", "packed_for", "run", "supports", "workspace"]
 
 FUSES = True
 _ELEMENTS = {"float16": "Float16", "bfloat16": "BFloat16", "float32": "Float32"}
@@ -86,6 +86,11 @@ def cost(call: Call, device: Device) -> float:
     launches = len(geometry.computed(call).all_phases)
     seconds = tuning.cuda_cost("raw_depthwise", call.dtype, call.flops, call.bytes, device.flops, device.bandwidth)
     return seconds + launches * implicit_gemm_mma.LAUNCH
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of the packed weights."""
+    return math.prod(call.problem.w_shape) * to_numpy(call.dtype).itemsize
 
 
 def pack(call: Call, w: Any) -> Any:

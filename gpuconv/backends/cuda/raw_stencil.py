@@ -18,11 +18,23 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
-__all__ = ["FUSES", "IN_REGISTERS", "Kernel", "compute", "cost", "kernel_of", "pack", "packed_for", "run", "supports"]
+__all__ = [
+    "FUSES",
+    "IN_REGISTERS",
+    "Kernel",
+    "compute",
+    "cost",
+    "kernel_of",
+    "pack",
+    "packed_for",
+    "run",
+    "supports",
+    "workspace",
+]
 
 FUSES = True
 _ELEMENTS = {"float16": "Float16", "bfloat16": "BFloat16", "float32": "Float32", "int8": "Int8", "uint8": "UInt8"}
-IN_REGISTERS = {1: 5, 2: 7, 4: 7}
+IN_REGISTERS = {1: 3, 2: 7, 4: 7}
 """Rows and columns of a window whose weights a thread holds, by an element's bytes; a larger one's rows are a loop."""
 _BLOCK = 128
 _GRID_Y = 65535
@@ -107,6 +119,12 @@ def cost(call: Call, device: Device) -> float:
     threads = -(-_items(call, q) // _BLOCK) * _BLOCK * q.batch * q.out_channels
     flops = 2 * 32 * threads * q.kernel[0] * q.kernel[1]
     return tuning.cuda_cost("raw_stencil", call.dtype, flops, call.bytes, device.flops, device.bandwidth)
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of the packed weights, whose rows are rounded up to sixteen."""
+    q = geometry.computed(call)
+    return q.out_channels * q.kernel[0] * -(-q.kernel[1] * to_numpy(call.dtype).itemsize // 16) * 16
 
 
 def pack(call: Call, w: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpuconv import tuning
 from gpuconv.backends.cuda import batches
-from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, computed
+from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, bytes_of_gathered, computed
 from gpuconv.dtypes import result_dtype, to_numpy
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
-__all__ = ["Strips", "cost", "pack", "run", "strips_of", "supports"]
+__all__ = ["Strips", "cost", "pack", "run", "strips_of", "supports", "workspace"]
 
 
 class Strips(NamedTuple):
@@ -110,6 +110,11 @@ def cost(call: Call, device: Device) -> float:
     slid = (strips.rows + p.kernel[0] - 1) * p.kernel[1] * (strips.rows if strips.tall else p.kernel[0])
     flops = 2 * tiles * strips.threads * strips.columns * slid
     return tuning.cuda_cost("stencil", call.dtype, flops, call.bytes, device.flops, device.bandwidth)
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of the gathered weights and of their index."""
+    return bytes_of_gathered(call)
 
 
 def pack(call: Call, w: Array) -> Any:

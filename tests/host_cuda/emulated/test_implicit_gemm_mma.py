@@ -22,6 +22,7 @@ from support import (
     tolerance,
 )
 
+from gpuconv.backends import cuda
 from gpuconv.backends.cuda import Device, implicit_gemm_mma, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.dispatch import Call
@@ -145,6 +146,20 @@ def test_split_sums(runtime, dtype, precision):
             assert grid[2] > 1
             assert name.endswith("add_splits")
             runtime.launched.clear()
+
+
+@pytest.mark.parametrize(("name", "operation"), [("pipeline", "forward"), ("groups", "transposed")])
+def test_stated_workspace_is_what_is_taken(runtime, name, operation, monkeypatch):
+    call = dataclasses.replace(larger(name, "channels_last", "forward", "float16", "high"), operation=operation)
+    first, w, _ = inputs(call, "workspace")
+    runtime.multiprocessors, empty, taken = 20, runtime.empty, []
+    monkeypatch.setattr(cuda, "device", lambda: GPU._replace(multiprocessors=20))
+    monkeypatch.setattr(runtime, "empty", lambda size, kind: taken.append(size * kind.itemsize) or empty(size, kind))
+    packed = implicit_gemm_mma.packed_for(runtime, call, w)
+    out = np.zeros(call.problem.shapes(operation)[2], np.float16)
+    arrays = (first, w, out) if operation == "forward" else (out, w, first)
+    implicit_gemm_mma.compute(runtime, call, *arrays, None, packed)
+    assert packed.nbytes + max(taken[1:], default=0) == implicit_gemm_mma.workspace(call)
 
 
 def test_more_groups_than_a_grid_has_rows(runtime, monkeypatch):

@@ -141,6 +141,13 @@ def test_more_rows_than_a_launch_counts(runtime, monkeypatch):
     assert len(runtime.launched) == 3
 
 
+@pytest.mark.parametrize("operation", ["forward", "transposed"])
+def test_stated_workspace_is_what_is_packed(runtime, operation):
+    call = call_of(*PROBLEMS["5x5"], operation)
+    _, w, _ = inputs(call, "workspace")
+    assert raw_depthwise.packed_for(runtime, call, w).nbytes == raw_depthwise.workspace(call)
+
+
 def test_reasons():
     def reason(x_shape, w_shape, operation="forward", dtype="float32", **keywords):
         return raw_depthwise.supports(Call(ConvProblem.make(x_shape, w_shape, **keywords), operation, dtype), GPU)

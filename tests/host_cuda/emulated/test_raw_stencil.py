@@ -139,6 +139,13 @@ def test_not_a_number_and_infinity_stay_in_their_receptive_fields(runtime, kerne
         assert_same_specials(out, wanted, kernel)
 
 
+@pytest.mark.parametrize("operation", ["forward", "transposed"])
+def test_stated_workspace_is_what_is_packed(runtime, operation):
+    call = call_of(*CALLS["Float32_2x4_at0_apart"], operation)
+    _, w, _ = inputs(call, "workspace")
+    assert raw_stencil.packed_for(runtime, call, w).nbytes == raw_stencil.workspace(call)
+
+
 def test_reasons():
     def reason(x, w, operation="forward", dtype="float32", **keywords):
         return raw_stencil.supports(Call(ConvProblem.make(x, w, **keywords), operation, dtype), GPU)
