@@ -10,7 +10,7 @@ silu        y / (1 + exp(-y))
 ==========  ===============================================================
 
 They are torch's, as is what they make of values that are not finite: NaN stays NaN, infinity stays itself, minus
-infinity gives 0 by relu and NaN by the others. An algorithm that fuses them says so by ``FUSES = True``.
+infinity gives 0 by relu and NaN by the others. An algorithm names those that it applies itself in a tuple ``FUSES``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def check(name: Any, dtype: str) -> str:
 
 def finish(call: Call, module: ModuleType, backend: str, result: Any) -> None:
     """Apply a call's activation, in place, to what an algorithm has written, unless the algorithm did so itself."""
-    if not getattr(module, "FUSES", False):
+    if call.activation not in getattr(module, "FUSES", ()):
         _pass(backend)(result, call.activation)
 
 

@@ -17,7 +17,7 @@ and may have
 ``TAKES``
     Which of a call's `Call.extras` it takes; one without it is not asked for a call that has any.
 ``FUSES``
-    Whether it applies a call's activation itself; else `gpuconv.activation` applies it to what was written.
+    The activations that it applies itself; others `gpuconv.activation` applies to what was written.
 ``workspace(call) -> int``
     Bytes that a forward or transposed call takes besides its arrays: packed weights, and scratch memory of all threads.
 

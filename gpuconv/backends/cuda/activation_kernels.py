@@ -14,7 +14,7 @@ from numba import cuda
 
 from gpuconv.backends.cuda import launch, scalars
 
-__all__ = ["activated", "activating"]
+__all__ = ["activated", "activating", "storer"]
 
 i64 = np.int64
 
@@ -49,18 +49,31 @@ def activated(name: str, sums: str) -> Any:
     return launch.compile_device_function(activate)
 
 
+@functools.cache
+def storer(name: str, kind: str) -> Any:
+    """Return the device function that makes a number to store of a sum's activation; of the sum itself for ""."""
+    store = scalars.storer(kind)
+    if not name:
+        return store
+    activate = activated(name, scalars.of(kind).sums.name)
+
+    def store_activated(value):  # type: ignore[no-untyped-def]
+        return store(activate(value))
+
+    return launch.compile_device_function(store_activated)
+
+
 @launch.specialise
 def activating(name: str, kind: str) -> Any:
     """Return the kernel ``(source, target, size)`` that writes the activation of each element."""
-    load, store = scalars.loader(kind), scalars.storer(kind)
-    activate = activated(name, scalars.of(kind).sums.name)
+    load, store = scalars.loader(kind), storer(name, kind)
 
     def kernel(source, target, size):  # type: ignore[no-untyped-def]
         element = i64(cuda.blockIdx.x) * i64(cuda.blockDim.x) + i64(cuda.threadIdx.x)
         step = i64(cuda.gridDim.x) * i64(cuda.blockDim.x)
         while element < size:
             place = np.uint64(element)
-            target[place] = store(activate(load(source[place])))
+            target[place] = store(load(source[place]))
             element = element + step
 
     return launch.compile_kernel(kernel)

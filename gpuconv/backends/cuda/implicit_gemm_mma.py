@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuconv import tuning
+from gpuconv.activation import NAMES
 from gpuconv.backends.cuda import batches, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.dtypes import result_dtype, to_numpy
@@ -39,7 +40,7 @@ __all__ = [
     "workspace",
 ]
 
-FUSES = True
+FUSES = NAMES
 _DTYPES = ("float16", "bfloat16", "float32", "int8", "uint8")
 _GRID_Y = 65535
 _LONGEST_AXIS = 1 << 29

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpuconv import tuning
+from gpuconv.activation import NAMES
 from gpuconv.backends.cuda import batches, implicit_gemm_mma, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.dtypes import to_numpy
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FUSES", "Kernel", "compute", "cost", "kernel_of", "pack", "packed_for", "run", "supports", "workspace"]
 
-FUSES = True
+FUSES = NAMES
 _ELEMENTS = {"float16": "Float16", "bfloat16": "BFloat16", "float32": "Float32"}
 _MOST_SLID = 7
 """Taps of the last axis whose weights a thread holds in registers; more are a loop."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpuconv import tuning
+from gpuconv.activation import NAMES
 from gpuconv.backends.cuda import batches, implicit_gemm_mma, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.dtypes import result_dtype, to_numpy
@@ -32,7 +33,7 @@ __all__ = [
     "workspace",
 ]
 
-FUSES = True
+FUSES = NAMES
 _ELEMENTS = {"float16": "Float16", "bfloat16": "BFloat16", "float32": "Float32", "int8": "Int8", "uint8": "UInt8"}
 IN_REGISTERS = {1: 3, 2: 7, 4: 7}
 """Rows and columns of a window whose weights a thread holds, by an element's bytes; a larger one's rows are a loop."""

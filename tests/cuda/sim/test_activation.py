@@ -6,6 +6,7 @@ from support import assert_activated, random_array, rng, tolerance
 from test_arrays import Foreign
 
 import gpuconv
+from gpuconv import activation
 from gpuconv.activation import NAMES
 from gpuconv.backends.cuda.activation import apply
 from gpuconv.backends.cuda.interop import adopt
@@ -28,6 +29,30 @@ def test_results(name, dtype):
         assert_activated(view(there), view(a), name, tolerance(dtype, 0))
         view(elsewhere)[...] = view(there)
         np.testing.assert_array_equal(elsewhere, there)
+
+
+CALLS = {
+    "direct": ((1, 2, 4), (3, 2, 2)),
+    "implicit_gemm": ((1, 2, 4), (3, 2, 2)),
+    "stencil": ((1, 1, 4, 5), (1, 1, 3, 2)),
+    "winograd": ((1, 2, 4, 4), (2, 2, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", ["relu", "silu"])
+@pytest.mark.parametrize("algorithm", CALLS)
+def test_algorithms_that_fuse_it_and_such_that_do_not(algorithm, name, monkeypatch):
+    passed = []
+    monkeypatch.setattr(
+        activation, "_pass", lambda backend: lambda *arguments: passed.append(arguments[1]) or apply(*arguments)
+    )
+    x, w = (random_array(shape, "float32", rng(name)) for shape in CALLS[algorithm])
+    function = gpuconv.conv1d if x.ndim == 3 else gpuconv.conv2d
+    before = function(x, w, backend="cpu", algorithm="direct")
+    result = function(x, w, activation=name, backend="cuda", algorithm=algorithm)
+    assert_activated(result, before, name, tolerance("float32", 18))
+    fused = algorithm == "stencil" or (name == "relu" and algorithm != "winograd")
+    assert passed == [name] * (not fused)
 
 
 def a_few(dtype):
