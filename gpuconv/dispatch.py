@@ -16,6 +16,8 @@ and may have
 
 ``TAKES``
     Which of a call's `Call.extras` it takes; one without it is not asked for a call that has any.
+``FUSES``
+    The activations that it applies itself; others `gpuconv.activation` applies to what was written.
 ``workspace(call) -> int``
     Bytes that a forward or transposed call takes besides its arrays: packed weights, and scratch memory of all threads.
 
@@ -73,10 +75,15 @@ class Call:
     """The dtype of y, given with `sums`. Floats lose their fraction on their way into integers."""
     factored: Factored | None = None
     """What there is to know of w where it is a `Factors` in place of an array."""
+    activation: str = ""
+    """What is applied to the result after the bias, one of `gpuconv.activation.NAMES`; "" for nothing."""
 
     @functools.cached_property
     def _hash(self) -> int:
-        return hash((self.problem, self.operation, self.dtype, self.precision, self.sums, self.result, self.factored))
+        return hash((
+            self.problem, self.operation, self.dtype, self.precision, self.sums, self.result, self.factored,
+            self.activation,
+        ))  # fmt: skip
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -247,7 +254,7 @@ class Explanation:
     Attributes
     ----------
     problem : ConvProblem
-    operation, dtype, precision : str
+    operation, dtype, precision, activation : str
     flops, bytes : int
         Arithmetic of the definition, and the least traffic.
     rows : tuple of Row
@@ -260,7 +267,7 @@ class Explanation:
         self, call: Call, backend_name: str, algorithm_name: str = "auto", device_name: str | None = None
     ) -> None:
         self.problem, self.operation = call.problem, call.operation
-        self.dtype, self.precision = call.dtype, call.precision
+        self.dtype, self.precision, self.activation = call.dtype, call.precision, call.activation
         self.flops, self.bytes = call.flops, call.bytes
         named = {backend_name: device_name}
         self.rows = tuple(row for name in BACKENDS for row in rows(call, name, named.get(name)))
@@ -277,7 +284,8 @@ class Explanation:
         names = {"forward": "x w y", "weight_gradient": "x y w"}.get(self.operation, "y w x").split()
         arrays = "  ".join(f"{n} {s}" for n, s in zip(names, (*read, written), strict=True))
         lines = [
-            f"{self.operation} {p.rank}d, {self.dtype}, precision {self.precision!r}",
+            f"{self.operation} {p.rank}d, {self.dtype}, precision {self.precision!r}"
+            + (f", then {self.activation}" if self.activation else ""),
             f"  {arrays}",
             f"  kernel {p.kernel}  stride {p.stride}  dilation {p.dilation}  padding {p.padding} {p.padding_mode}"
             f"  groups {p.groups}  {p.layout}",

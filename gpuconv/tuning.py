@@ -170,6 +170,8 @@ CUDA_COSTS: dict[str, CudaCost] = {
     # Its arithmetic is counted in cycles: TENSOR_FLOPS are operations of a cycle and multiprocessor.
     "implicit_gemm_mma": CudaCost(60e-6, 1.0, 0.5),
     "raw_depthwise": CudaCost(60e-6, 0.3, 0.6),
+    # The share of multiply-adds in the code (docs/kernels_cuda_raw.md), less waiting, by estimate.
+    "raw_stencil": CudaCost(40e-6, 0.5, 0.8),
 }
 
 CUDA_STENCIL_LIMITS = (32, 32)

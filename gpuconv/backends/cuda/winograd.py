@@ -13,7 +13,7 @@ import numpy as np
 
 from gpuconv import tuning
 from gpuconv.backends.cuda import batches, implicit_gemm
-from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, computed
+from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, bytes_of_gathered, computed
 from gpuconv.dtypes import result_dtype, to_numpy
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
     from gpuconv.tuning import GemmTile
 
-__all__ = ["cost", "pack", "run", "supports"]
+__all__ = ["cost", "pack", "run", "supports", "workspace"]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -81,6 +81,13 @@ def _tile(p: ConvProblem, tiles: int, among: tuple[GemmTile, ...]) -> GemmTile:
         return -(-p.out_channels // tile.rows) * tile.rows * (-(-tiles // tile.columns) * tile.columns)
 
     return min(among, key=work)
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of the weights, as they are with their index and transformed, and of transformed arrays."""
+    p = computed(call)
+    elements = 16 * (p.in_channels * p.out_channels + (p.in_channels + p.out_channels) * _tiles(p)[2])
+    return bytes_of_gathered(call, 8) + elements * bytes_of_a_sum(call)
 
 
 def pack(call: Call, w: Array) -> Any:
