@@ -19,7 +19,7 @@ from gpuconv.errors import UnsupportedError
 
 __all__ = ["ALGORITHMS", "Device", "device", "named_device", "unavailable"]
 
-ALGORITHMS = ("direct", "implicit_gemm", "winograd", "stencil", "implicit_gemm_mma", "raw_depthwise")
+ALGORITHMS = ("direct", "implicit_gemm", "winograd", "stencil", "implicit_gemm_mma", "raw_depthwise", "gemm", "fft")
 
 _INSTALL = 'pip install "gpuconv[cuda12]" or, for a driver of CUDA 13, "gpuconv[cuda13]"'
 _SIMULATOR = "NUMBA_ENABLE_CUDASIM=1, set before Python starts, runs the kernels in Numba's simulator instead"
