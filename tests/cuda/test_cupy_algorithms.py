@@ -1,7 +1,10 @@
 """The algorithms of CuPy's libraries, `gemm` and `fft`, with NumPy in CuPy's place (see numpy_cupy.py)."""
 
+import contextlib
 import dataclasses
 import itertools
+import sys
+import types
 
 import numpy as np
 import numpy_cupy
@@ -24,7 +27,7 @@ from support import (
 from gpuconv import dispatch, tuning
 from gpuconv.backends import cuda
 from gpuconv.backends.cpu import direct
-from gpuconv.backends.cuda import cublas, cupy_work, fft, fft_tiles, gemm, raw_loader
+from gpuconv.backends.cuda import batches, cublas, cupy_work, fft, fft_tiles, gemm, raw_loader
 from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
 
@@ -155,6 +158,31 @@ def test_a_plan_keeps_the_weights(monkeypatch):
         module.run(call, x, w, y, None, packed)
         assert_close(y, wanted, tolerance("float32", 30))
     assert gemm.pack(Call(ConvProblem.make((1, 2, 4), (3, 2, 1)), "weight_gradient", "float32"), w) is None
+
+
+@pytest.mark.parametrize("operation", ["forward", "transposed"])
+@pytest.mark.parametrize("name", MODULES)
+def test_packed_weights_serve_every_part_of_a_call(name, operation, monkeypatch):
+    module, size = MODULES[name], {"fft": 5, "gemm": 1}[name]
+    call = Call(ConvProblem.make((3, 2, 90, 20), (3, 2, size, size)), operation, "float32")
+    first, w, bias = inputs(call, "parts", bias=True)
+    packed = module.pack(call, w)
+    monkeypatch.setattr(batches, "cut", lambda *_: batches.Cut(1, 7))
+    monkeypatch.setitem(sys.modules, "gpuconv.backends.cuda.memory", types.SimpleNamespace(Pipeline=Turns))
+    monkeypatch.setattr(cuda, "memory", types.SimpleNamespace(Pipeline=Turns), raising=False)
+    out = np.full(call.problem.shapes(operation)[2], np.nan, np.float32)
+    write(module, call, first, w, out, bias, packed)
+    assert_close(out, makes(call, first, w, bias), tolerance("float32", 75))
+
+
+class Turns(contextlib.nullcontext):
+    """A pipeline for algorithms that have their results at once."""
+
+    def __enter__(self):
+        return self
+
+    def turn(self):
+        return contextlib.nullcontext()
 
 
 @pytest.mark.parametrize(

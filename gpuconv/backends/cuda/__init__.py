@@ -17,11 +17,11 @@ from typing import NamedTuple
 from gpuconv import tuning
 from gpuconv.errors import UnsupportedError
 
-__all__ = ["ALGORITHMS", "Device", "device", "named_device", "unavailable"]
+__all__ = ["ALGORITHMS", "INSTALL", "Device", "device", "named_device", "unavailable"]
 
 ALGORITHMS = ("direct", "implicit_gemm", "winograd", "stencil", "implicit_gemm_mma", "raw_depthwise", "gemm", "fft")
 
-_INSTALL = 'pip install "gpuconv[cuda12]" or, for a driver of CUDA 13, "gpuconv[cuda13]"'
+INSTALL = 'pip install "gpuconv[cuda12]" or, for a driver of CUDA 13, "gpuconv[cuda13]"'
 _SIMULATOR = "NUMBA_ENABLE_CUDASIM=1, set before Python starts, runs the kernels in Numba's simulator instead"
 
 
@@ -46,11 +46,11 @@ def unavailable() -> str | None:
         return None
     devices = _count_devices()
     if devices is None:
-        return f"no NVIDIA driver was found on this machine; on one with an NVIDIA GPU: {_INSTALL}; {_SIMULATOR}"
+        return f"no NVIDIA driver was found on this machine; on one with an NVIDIA GPU: {INSTALL}; {_SIMULATOR}"
     if devices == 0:
         return f"the NVIDIA driver reports no GPU that this process may use; {_SIMULATOR}"
     if importlib.util.find_spec("numba_cuda") is None:
-        return f"the package numba-cuda is not installed: {_INSTALL}"
+        return f"the package numba-cuda is not installed: {INSTALL}"
     return _import_failure()
 
 
@@ -60,7 +60,7 @@ def _import_failure() -> str | None:
     try:
         importlib.import_module("numba.cuda")
     except Exception as error:  # noqa: BLE001 - whatever the package raises, it is what is missing
-        return f"numba-cuda cannot be imported ({type(error).__name__}: {str(error).strip()}): {_INSTALL}"
+        return f"numba-cuda cannot be imported ({type(error).__name__}: {str(error).strip()}): {INSTALL}"
     return None
 
 

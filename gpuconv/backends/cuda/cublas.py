@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuconv.backends import cuda
+from gpuconv.errors import BackendUnavailableError
+
 __all__ = ["product"]
 
 _TYPES = {"float32": 0, "float64": 1, "float16": 2, "complex64": 4, "complex128": 5, "bfloat16": 14}
@@ -19,6 +22,8 @@ _COMPUTE_32F, _COMPUTE_64F, _COMPUTE_TF32 = 68, 70, 77
 """cublasComputeType: sums of float16, bfloat16 and float32, and of complex64, are of float32."""
 _AS_IT_IS, _TRANSPOSED = 0, 1
 _DEFAULT_MATH = 0
+_LONGEST = (1 << 31) - 1
+"""The distance between rows, in elements, that the library's integers hold."""
 _DEFAULT_ALGORITHM = -1
 
 
@@ -35,8 +40,14 @@ class _Operand(NamedTuple):
 
 def library() -> tuple[Any, int]:
     """Return CuPy's binding of cuBLAS, and its handle for the current thread and GPU."""
-    device = importlib.import_module("cupy.cuda.device")
-    return importlib.import_module("cupy_backends.cuda.libs.cublas"), device.get_cublas_handle()
+    try:
+        binding = importlib.import_module("cupy_backends.cuda.libs.cublas")
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"CuPy cannot load cuBLAS ({str(error).strip()}): {cuda.INSTALL}, which bring it, "
+            "or name another algorithm than 'gemm' and 'fft'"
+        ) from error
+    return binding, importlib.import_module("cupy.cuda.device").get_cublas_handle()
 
 
 def product(xp: Any, a: Any, b: Any, out: Any, dtype: str, *, tf32: bool = False, add: bool = False) -> None:
@@ -102,7 +113,7 @@ def _steps(array: Any) -> tuple[int, ...]:
 
 def _is_row_major(array: Any) -> bool:
     rows, columns = _steps(array)
-    return columns in (0, 1) and (rows == 0 or rows >= array.shape[2])
+    return columns in (0, 1) and (rows == 0 or array.shape[2] <= rows <= _LONGEST)
 
 
 def _is_fit(array: Any) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
-__all__ = ["cost", "pack", "run", "supports"]
+__all__ = ["cost", "pack", "run", "supports", "temporary"]
 
 _DTYPES = ("float16", "float32", "float64", "complex64", "complex128")
 _FEWEST = 24
@@ -77,8 +77,11 @@ def pack(call: Call, w: Any) -> Any:
         return _packed(call, work, w)
 
 
-def _packed(call: Call, work: Work, w: Any) -> tuple[Any, Any]:
-    """Return the weights of the problem that is computed, (groups, outputs, inputs, taps...), and their spectra."""
+def _packed(call: Call, work: Work, w: Any) -> tuple[tuple[int, ...], Any, Any]:
+    """Return the lengths of the transforms, the weights of the problem that is computed, and their spectra.
+
+    Weights are (groups, outputs, inputs, taps...). They serve every problem that differs in its images and rows only.
+    """
     xp, p, q, cut = work.xp, call.problem, computed(call), _tiling(call)
     weights = work.read(w).reshape(p.groups, p.out_channels // p.groups, *p.w_shape[1:])
     if call.operation != "forward":
@@ -90,7 +93,7 @@ def _packed(call: Call, work: Work, w: Any) -> tuple[Any, Any]:
     taps = tuple(slice(0, e, d) for e, d in zip(q.extent, q.dilation, strict=True))
     # The spectrum of a correlation's weights is the conjugate of that of their conjugates.
     spread[(..., *taps)] = weights.conj() if call.is_complex else weights
-    return weights, _transformed(xp, spread, p.rank, call.is_complex).conj()
+    return cut.sizes, weights, _transformed(xp, spread, p.rank, call.is_complex).conj()
 
 
 def _numbers(call: Call) -> np.dtype[Any]:
@@ -103,22 +106,33 @@ def _transformed(xp: Any, array: Any, rank: int, is_complex: bool) -> Any:
     return xp.fft.fftn(array, axes=axes) if is_complex else xp.fft.rfftn(array, axes=axes)
 
 
-@batches.split
+def temporary(call: Call) -> int:
+    """Return the bytes that a call takes on the GPU besides its arrays: for transforms, those of the weights too."""
+    q, cut = computed(call), _tiling(call)
+    weights = q.out_channels * (q.in_channels // q.groups) * math.prod(cut.sizes) * 2 * bytes_of_a_sum(call)
+    row = _row_bytes(call, q, cut)
+    return weights + min(max(row, tuning.CUDA_FFT_TEMPORARY), row * cut.tiles[0] * q.batch)
+
+
+@batches.split(temporary=temporary)
 def run(call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
     """Write y (forward) or x (transposed, input_gradient), every element of it."""
     read, written = (x, y) if call.operation == "forward" else (y, x)
     if written.size == 0:
         return
     with cupy_work.Work(read, w, written, bias) as work:
-        weights, spectra = _packed(call, work, w) if packed is None else packed
+        sizes, weights, spectra = _packed(call, work, w) if packed is None else packed
+        cut = fft_tiles.cut(computed(call), sizes, call.is_complex, bytes_of_a_sum(call))
         source, target = work.read(read), work.write(written)
         offset = None if bias is None else work.read(bias)
-        _convolve(call, work, source, weights, spectra, target, offset)
+        _convolve(call, work, cut, source, weights, spectra, target, offset)
 
 
-def _convolve(call: Call, work: Work, source: Any, weights: Any, spectra: Any, target: Any, bias: Any) -> None:
+def _convolve(
+    call: Call, work: Work, cut: Tiling, source: Any, weights: Any, spectra: Any, target: Any, bias: Any
+) -> None:
     """Compute part after part, as many tiles at a time as `tuning.CUDA_FFT_TEMPORARY` holds."""
-    xp, q, cut = work.xp, computed(call), _tiling(call)
+    xp, q = work.xp, computed(call)
     inputs, outputs = grouped(xp, q, source), grouped(xp, q, target)
     for image, image_end, row, row_end in _parts(call, q, cut):
         padded = _padded(xp, q, cut, inputs[image:image_end], row, row_end, _numbers(call))
@@ -138,11 +152,15 @@ def _convolve(call: Call, work: Work, source: Any, weights: Any, spectra: Any, t
             _repair(call, work, q, cut, where, source, weights, target, bias)
 
 
+def _row_bytes(call: Call, q: ConvProblem, cut: Tiling) -> int:
+    """Return the bytes that a row of tiles of an image takes while it is transformed."""
+    numbers = 3 * math.prod(cut.sizes) * (q.in_channels + q.out_channels) * (2 if call.is_complex else 1)
+    return max(math.prod(cut.tiles[1:]) * numbers * bytes_of_a_sum(call), 1)
+
+
 def _parts(call: Call, q: ConvProblem, cut: Tiling) -> Iterator[tuple[int, int, int, int]]:
     """Yield ranges of images and of rows of tiles, along the first axis."""
-    numbers = 3 * math.prod(cut.sizes) * (q.in_channels + q.out_channels) * (2 if call.is_complex else 1)
-    row = max(math.prod(cut.tiles[1:]) * numbers * bytes_of_a_sum(call), 1)
-    rows = max(tuning.CUDA_FFT_TEMPORARY // row, 1)
+    rows = max(tuning.CUDA_FFT_TEMPORARY // _row_bytes(call, q, cut), 1)
     images = max(rows // cut.tiles[0], 1)
     rows = min(rows, cut.tiles[0])
     for image, first in itertools.product(range(0, q.batch, images), range(0, cut.tiles[0], rows)):

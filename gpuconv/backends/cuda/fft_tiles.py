@@ -7,17 +7,16 @@ import itertools
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from gpuconv import tuning
-from gpuconv.boundary import source_index
+from gpuconv.boundary import source_indices
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from gpuconv.problem import ConvProblem
 
-__all__ = ["Tiling", "index", "tiling"]
+__all__ = ["Tiling", "cut", "index", "tiling"]
 
 _LONGEST = 1 << 24
 """Elements of a transform at most."""
@@ -81,12 +80,13 @@ def tiling(p: ConvProblem, is_complex: bool, itemsize: int) -> Tiling:
     """
     choices = [_candidates(e, n) for e, n in zip(p.extent, p.output, strict=True)]
     found = (
-        _cut(p, sizes, is_complex, itemsize) for sizes in itertools.product(*choices) if math.prod(sizes) <= _LONGEST
+        cut(p, sizes, is_complex, itemsize) for sizes in itertools.product(*choices) if math.prod(sizes) <= _LONGEST
     )
-    return min(found, key=lambda cut: cut.traffic + cut.flops / tuning.CUDA_FFT_BALANCE, default=_NONE)
+    return min(found, key=lambda one: one.traffic + one.flops / tuning.CUDA_FFT_BALANCE, default=_NONE)
 
 
-def _cut(p: ConvProblem, sizes: tuple[int, ...], is_complex: bool, itemsize: int) -> Tiling:
+def cut(p: ConvProblem, sizes: tuple[int, ...], is_complex: bool, itemsize: int) -> Tiling:
+    """Return the cut of a problem into transforms of some lengths."""
     steps = tuple(n - e + 1 for n, e in zip(sizes, p.extent, strict=True))
     tiles = tuple(-(-o // step) for o, step in zip(p.output, steps, strict=True))
     channels, outputs = p.in_channels // p.groups, p.out_channels // p.groups
@@ -107,8 +107,6 @@ def _cut(p: ConvProblem, sizes: tuple[int, ...], is_complex: bool, itemsize: int
 def index(p: ConvProblem, axis: int) -> NDArray[np.int64]:
     """Return for each position of the padded input which input stands there along an axis, or -1 for the fill value."""
     (before, after), (low, high) = p.padding[axis], p.cropped[axis]
-    before, after, n = max(before, 0), max(after, 0), high - low
-    outside = [*range(-before, 0), *range(n, n + after)]
-    border = np.array([source_index(p.mode_code, i, n) for i in outside], np.int64)
-    border[border >= 0] += low
-    return np.concatenate([border[:before], np.arange(low, high), border[before:]])
+    found = source_indices(p.mode_code, -max(before, 0), high - low + max(after, 0), high - low)
+    found[found >= 0] += low
+    return found

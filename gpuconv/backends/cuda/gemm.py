@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
-__all__ = ["cost", "pack", "run", "supports"]
+__all__ = ["cost", "pack", "run", "supports", "temporary"]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 _MOST = (1 << 31) - 1
@@ -48,15 +48,11 @@ def supports(call: Call, device: Device) -> str | None:
 
 def cost(call: Call, device: Device) -> float:
     """Return estimated seconds: those of the products, and of the windows that are written down."""
-    p, flops = call.problem, float(call.flops)
+    flops = float(call.flops)
     tensor = _TENSOR_CORES.get("tf32" if call.precision == "tf32" and call.dtype == "float32" else call.dtype)
     if tensor and device.compute_capability >= (8, 0):
         flops *= 2 * tuning.cuda_lanes(device.compute_capability) / tuning.TENSOR_FLOPS[tensor]
-    itemsize = to_numpy(call.dtype).itemsize
-    windows = p.batch * p.groups * p.gemm[2] * math.prod(p.output)
-    traffic = call.bytes + (0 if _is_pointwise(p) else 2 * itemsize * windows)
-    if call.operation == "weight_gradient":
-        traffic += 2 * itemsize * (windows + math.prod(p.y_shape))
+    traffic = call.bytes + 2 * temporary(call)
     return tuning.cuda_cost("gemm", call.dtype, flops, traffic, device.flops, device.bandwidth)
 
 
@@ -73,7 +69,16 @@ def pack(call: Call, w: Any) -> Any:
         return work.xp.ascontiguousarray(work.read(w)).copy()
 
 
-@batches.split
+def temporary(call: Call) -> int:
+    """Return the bytes that a call takes on the GPU besides its arrays: the windows that are written down."""
+    p, itemsize = call.problem, to_numpy(call.dtype).itemsize
+    windows = itemsize * p.batch * p.groups * p.gemm[2] * math.prod(p.output)
+    if call.operation == "weight_gradient":
+        return windows + itemsize * math.prod(p.y_shape)
+    return 0 if _is_pointwise(p) else windows
+
+
+@batches.split(temporary=temporary)
 def run(call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
     """Write the array that the operation writes, every element of it."""
     with cupy_work.Work(x, w, y, bias) as work:

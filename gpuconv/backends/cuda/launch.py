@@ -40,8 +40,11 @@ __all__ = [
     "faults",
     "free_memory",
     "launch",
+    "new_stream",
     "on_device",
+    "pinned",
     "specialise",
+    "start_to_host",
     "stream",
     "synchronize",
     "to_device",
@@ -104,6 +107,11 @@ def stream(handle: int) -> Any:
     if handle == 1:
         return cuda.legacy_default_stream()
     return cuda.per_thread_default_stream() if handle == 2 else cuda.external_stream(handle)
+
+
+def new_stream() -> Any:
+    """Return a stream of its own."""
+    return 0 if SIMULATED else cuda.stream()
 
 
 def wait_for(other: int, then: Any) -> None:
@@ -175,6 +183,17 @@ def to_host(source: Any, target: np.ndarray[Any, Any], on: Any = 0) -> None:
         copy = source.copy_to_host(stream=on)
         synchronize(on)
         target[...] = copy.view(target.dtype).reshape(target.shape)
+
+
+def start_to_host(source: Any, target: np.ndarray[Any, Any], on: Any) -> None:
+    """Begin to copy a flat device array into page-locked memory, in a stream's order."""
+    source.copy_to_host(target, stream=on)
+
+
+def pinned(size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return page-locked memory of the host, from and to which copies run beside other work."""
+    made = np.empty(size, np.uint8) if SIMULATED else cuda.pinned_array(size, np.uint8)
+    return np.asarray(made)
 
 
 def free_memory() -> float:

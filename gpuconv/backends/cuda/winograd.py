@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
     from gpuconv.tuning import GemmTile
 
-__all__ = ["cost", "pack", "run", "supports"]
+__all__ = ["cost", "pack", "run", "supports", "temporary"]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -45,11 +45,16 @@ def supports(call: Call, device: Device) -> str | None:
         return f"kernel={p.kernel}, stride={p.stride}, dilation={p.dilation}: it takes 3x3, 1 and 1"
     if p.groups != 1:
         return f"groups={p.groups}: it takes one"
-    q = computed(call)
-    temporary = 16 * bytes_of_a_sum(call) * _tiles(q)[2] * (q.in_channels + q.out_channels)
-    if temporary > tuning.CUDA_WINOGRAD_TEMPORARY:
-        return f"transformed arrays of {temporary} bytes: it takes up to {tuning.CUDA_WINOGRAD_TEMPORARY}"
+    needed = temporary(call)
+    if needed > tuning.CUDA_WINOGRAD_TEMPORARY:
+        return f"transformed arrays of {needed} bytes: it takes up to {tuning.CUDA_WINOGRAD_TEMPORARY}"
     return None
+
+
+def temporary(call: Call) -> int:
+    """Return the bytes that a call takes on the GPU besides its arrays: the transformed ones."""
+    q = computed(call)
+    return 16 * bytes_of_a_sum(call) * _tiles(q)[2] * (q.in_channels + q.out_channels)
 
 
 def cost(call: Call, device: Device) -> float:
@@ -115,7 +120,7 @@ def _order(call: Call) -> NDArray[Any]:
     return kernel.reshape(-1)
 
 
-@batches.split
+@batches.split(temporary=temporary)
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: Any = None) -> None:
     """Write y (forward) or x (transposed, input_gradient), every element of it."""
     from gpuconv.backends.cuda import device, implicit_gemm_kernels, launch, memory, scalars, winograd_kernels
