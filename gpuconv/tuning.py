@@ -11,10 +11,10 @@ from typing import NamedTuple
 __all__ = [
     "CPU_COSTS",
     "CPU_WINOGRAD",
+    "CUDA_BALANCE",
     "CUDA_COSTS",
     "CUDA_DEVICES",
     "CUDA_DIRECT_TILES",
-    "CUDA_FFT_BALANCE",
     "CUDA_FFT_TEMPORARY",
     "CUDA_GEMM_TILES",
     "CUDA_GRADIENT_BLOCKS",
@@ -179,8 +179,8 @@ CUDA_COSTS: dict[str, CudaCost] = {
 CUDA_FFT_TEMPORARY = 1 << 30
 """Bytes that the transforms of a part of a call, and the transformed weights, may take. Not measured."""
 
-CUDA_FFT_BALANCE = 12.0
-"""Operations that a GPU does in the time of a byte of memory traffic, by which sizes of transforms are weighed: an A100
+CUDA_BALANCE = 12.0
+"""Operations that a GPU does in the time of a byte of memory traffic, by which sizes of tiles are weighed: an A100
 does 10, an H200 14, computed from their data sheets."""
 
 CUDA_STENCIL_LIMITS = (32, 32)
