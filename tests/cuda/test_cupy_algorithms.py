@@ -24,6 +24,7 @@ from support import (
     tolerance,
 )
 
+import gpuconv
 from gpuconv import dispatch, tuning
 from gpuconv.backends import cuda
 from gpuconv.backends.cpu import direct
@@ -280,6 +281,76 @@ def test_without_cupy_the_reason_says_how_to_install_it(monkeypatch):
     assert "CuPy is not installed: pip install" in cupy_work.missing(device)
     assert "simulator" in cupy_work.missing(device._replace(simulated=True))
     raw_loader.unavailable.cache_clear()
+
+
+class OutOfMemoryError(Exception):
+    """As CuPy's is called."""
+
+
+def fails(error):
+    def raising(*_arguments, **_options):
+        raise error
+
+    return raising
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_memory_that_runs_out_is_put_in_words_and_leaves_the_cpu_working(name, monkeypatch):
+    monkeypatch.setattr(numpy_cupy.Module, "empty", fails(OutOfMemoryError("out of memory to allocate 8 bytes")))
+    size = {"fft": 30, "gemm": 1}[name]
+    call = Call(ConvProblem.make((2, 4, 60), (3, 4, size)), "forward", "float32")
+    x, w, _ = inputs(call, "memory")
+    y = np.zeros(call.problem.y_shape, np.float32)
+    with pytest.raises(MemoryError, match="give a smaller batch, free other arrays, or compute with backend='cpu'"):
+        MODULES[name].run(call, x, w, y, None)
+    assert_close(gpuconv.conv1d(x, w, backend="cpu"), makes(call, x, w), tolerance("float32", 4 * size))
+
+
+def test_cupy_that_cannot_be_imported(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(cupy_work.importlib, "import_module", fails(RuntimeError("no libnvrtc")))
+    with pytest.raises(gpuconv.BackendUnavailableError, match=r"RuntimeError: no libnvrtc\): pip install"):
+        cupy_work.module()
+
+
+def test_cupy_that_cannot_load_cublas(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(cublas.importlib, "import_module", fails(ImportError("no libcublas.so")))
+    with pytest.raises(gpuconv.BackendUnavailableError, match=r"cannot load cuBLAS \(no libcublas\.so\): pip install"):
+        cublas.library()
+
+
+def test_arrays_on_the_gpu_without_numba_cuda_and_the_other_way_round(monkeypatch):
+    monkeypatch.setattr(cuda, "_simulated", lambda: False)
+    monkeypatch.setattr(cuda, "_count_devices", lambda: 1)
+    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: None)
+    dispatch.choose.cache_clear()
+    x, w = np.ones((1, 2, 5), np.float32), np.ones((1, 2, 1), np.float32)
+    with pytest.raises(gpuconv.BackendUnavailableError, match="numba-cuda is not installed: pip install"):
+        gpuconv.conv1d(x.view(numpy_cupy.Array), w.view(numpy_cupy.Array))
+    monkeypatch.setattr(cuda, "unavailable", lambda: None)
+    monkeypatch.setattr(cuda, "device", lambda: DEVICE._replace(name="A GPU", cupy=False))
+    raw_loader.unavailable.cache_clear()
+    with pytest.raises(gpuconv.UnsupportedError, match=r"'gemm' .*: CuPy is not installed: pip install"):
+        gpuconv.conv1d(x, w, backend="cuda", algorithm="gemm")
+    raw_loader.unavailable.cache_clear()
+    dispatch.choose.cache_clear()
+    np.testing.assert_array_equal(gpuconv.conv1d(x, w), 2 * x[:, :1])
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(803, "different versions; restart"), (804, "update the driver"), (7, "error 7")]
+)
+def test_a_driver_that_does_not_start(code, words, monkeypatch):
+    monkeypatch.setattr(cuda, "_simulated", lambda: False)
+    driver = types.SimpleNamespace(cuInit=lambda flags: code)
+    monkeypatch.setattr(cuda.ctypes, "CDLL", lambda name: driver)
+    cuda._count_devices.cache_clear()
+    assert words in cuda.unavailable()
+    driver.cuInit = lambda flags: 100
+    cuda._count_devices.cache_clear()
+    assert "reports no GPU" in cuda.unavailable()
+    cuda._count_devices.cache_clear()
 
 
 def test_transform_sizes():

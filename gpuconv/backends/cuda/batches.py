@@ -47,7 +47,7 @@ class Cut(NamedTuple):
 
 
 def split(run: Run | None = None, *, temporary: Callable[[Call], int] = lambda _: 0) -> Any:
-    """Decorate an algorithm's `run`: calls on large NumPy arrays are run on parts of them.
+    """Decorate an algorithm's `run`: calls on large NumPy arrays are run on parts of them, and faults are put in words.
 
     `temporary` tells the bytes that a call takes on the GPU besides its arrays. The gradient by the weights is summed
     over the parts in their order, and so are the rows that a border makes parts of an input gradient share.
@@ -57,14 +57,15 @@ def split(run: Run | None = None, *, temporary: Callable[[Call], int] = lambda _
 
     @functools.wraps(run)
     def whole(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: Any = None) -> None:
-        if not (isinstance(x, np.ndarray) and isinstance(w, np.ndarray) and isinstance(y, np.ndarray)):
-            run(call, x, w, y, bias, packed)
-            return
-        how = cut(call, temporary)
-        if how == Cut(call.problem.batch, _rows(call)):
-            run(call, x, w, y, bias, packed)
-        else:
-            _in_parts(run, how, call, x, w, y, bias, packed)
+        from gpuconv.backends.cuda import launch
+
+        with launch.faults():
+            on_host = isinstance(x, np.ndarray) and isinstance(w, np.ndarray) and isinstance(y, np.ndarray)
+            how = cut(call, temporary) if on_host else None
+            if how is None or how == Cut(call.problem.batch, _rows(call)):
+                run(call, x, w, y, bias, packed)
+            else:
+                _in_parts(run, how, call, x, w, y, bias, packed)
 
     return whole
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from gpuconv import tuning
+from gpuconv.backends import cuda
 from gpuconv.backends.cuda import raw_loader
 from gpuconv.backends.cuda.interop import DeviceArray
+from gpuconv.errors import BackendUnavailableError
 
 if TYPE_CHECKING:
     from gpuconv.backends.cuda import Device
@@ -35,8 +37,20 @@ def missing(device: Device) -> str | None:
 
 
 def module() -> Any:
-    """Return CuPy."""
-    return importlib.import_module("cupy")
+    """Return CuPy.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If it is installed but cannot be imported.
+    """
+    try:
+        return importlib.import_module("cupy")
+    except Exception as error:
+        raise BackendUnavailableError(
+            f"CuPy is installed but cannot be imported ({type(error).__name__}: {str(error).strip()}): {cuda.INSTALL}; "
+            "algorithm='direct' needs no CuPy, and backend='cpu' still works"
+        ) from error
 
 
 def bits_of(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuconv import tuning
+from gpuconv.backends.cuda import batches, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
-from gpuconv.backends.cuda import raw_loader
 from gpuconv.dtypes import result_dtype, to_numpy
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def packed_for(runtime: Any, call: Call, w: Any) -> Any:
     return geometry.packed(runtime.xp, call, runtime.adopt(w).reshape(w.shape))
 
 
+@batches.split
 def run(call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
     """Write y (forward), x (transposed, input_gradient) or w (weight_gradient), every element of it."""
     compute(raw_loader.runtime(), call, x, w, y, bias, packed)

@@ -246,6 +246,8 @@ def _no_occupancy_warning() -> Iterator[None]:
 # Faults
 
 _OUT_OF_MEMORY = 2
+_OLD_DRIVER = (35, 222, 803, 804)
+"""The codes of a driver that is older than what asks it: insufficient, PTX of a later version, and mismatched parts."""
 _LOST = {
     46: "it is busy or unavailable",
     214: "its memory reported an uncorrectable error",
@@ -261,6 +263,16 @@ _LOST = {
 """The driver's codes after which a process cannot use the GPU any more, in words."""
 
 
+def _code_of(error: Exception) -> int | None:
+    """Return the code of an error of the driver or the runtime, which are one for what is told apart here.
+
+    CuPy's errors of other libraries have a status too, with codes of their own.
+    """
+    if type(error).__name__ in {"CUDARuntimeError", "CUDADriverError"}:
+        return getattr(error, "status", None)
+    return getattr(error, "code", None)
+
+
 @contextlib.contextmanager
 def faults() -> Iterator[None]:
     """Turn what the driver, Numba and CuPy raise into errors that say what to do.
@@ -274,16 +286,19 @@ def faults() -> Iterator[None]:
     """
     try:
         yield
+    except (MemoryError, BackendUnavailableError):
+        raise  # in words already
     except Exception as error:
-        code, text = getattr(error, "code", None), str(error)
-        if code == _OUT_OF_MEMORY or "OutOfMemory" in type(error).__name__ or "CUDA_ERROR_OUT_OF_MEMORY" in text:
+        code, text = _code_of(error), str(error)
+        exhausted = "CUDA_ERROR_OUT_OF_MEMORY" in text or "ALLOC_FAILED" in text
+        if code == _OUT_OF_MEMORY or "OutOfMemory" in type(error).__name__ or exhausted:
             raise MemoryError(
                 f"the GPU's memory is exhausted ({text.strip()}): give a smaller batch, free other arrays, "
                 "or compute with backend='cpu'"
             ) from error
-        if "UNSUPPORTED_PTX_VERSION" in text or code == 222:
+        if "UNSUPPORTED_PTX_VERSION" in text or code in _OLD_DRIVER:
             raise BackendUnavailableError(
-                "the NVIDIA driver is older than the CUDA toolkit that compiled the kernel "
+                "the NVIDIA driver is older than the CUDA toolkit that Numba or CuPy brings "
                 f"({text.strip()}): update the driver, or install gpuconv[cuda12] in place of gpuconv[cuda13]"
             ) from error
         if code in _LOST:

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpuconv import tuning
-from gpuconv.backends.cuda import implicit_gemm_mma, raw_loader
+from gpuconv.backends.cuda import batches, implicit_gemm_mma, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.dtypes import to_numpy
 
@@ -96,6 +96,7 @@ def packed_for(runtime: Any, call: Call, w: Any) -> Any:
     ])  # fmt: skip
 
 
+@batches.split
 def run(call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
     """Write y (forward) or x (transposed, input_gradient), every element of it."""
     compute(raw_loader.runtime(), call, x, w, y, bias, packed)
