@@ -32,7 +32,7 @@ def gate():
     if "CUDA_HOME" not in environment():
         pytest.skip("nvidia-cuda-nvcc-cu12 is not installed (gpuconv[gate] brings it, a compiler of its own version)")
     command = [sys.executable, str(HERE / "compile_gate.py")]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900, check=False)
     if done.returncode == 3:
         pytest.skip(f"{done.stdout.strip()} (gpuconv[gate] brings what it needs)")
     assert done.returncode == 0, done.stderr[-4000:]
