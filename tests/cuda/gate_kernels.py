@@ -88,16 +88,17 @@ def variants(types):
             name = f"implicit_gemm {kind} {tile.rows}x{tile.columns}{' channels inside' * inside}"
             signature = (x, sums, y, y, getattr(types, seen.sums.name), numbers, types.int64)
             yield Variant(name, kernel, signature, tile.threads)
-    for kind in ("float32", "bfloat16"):
+    for kind, size in (("float32", 2), ("float32", 4), ("bfloat16", 2)):
         seen = scalars.of(kind)
         x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
-        fill = getattr(types, seen.sums.name)
-        kernel = winograd_kernels.inputs(kind).py_func
-        yield Variant(f"winograd inputs {kind}", kernel, (x, sums, fill, numbers, types.int64), 256)
-        kernel = winograd_kernels.outputs(kind).py_func
-        yield Variant(f"winograd outputs {kind}", kernel, (sums, x, sums, y, y, fill, numbers, types.int64), 256)
-    kernel = winograd_kernels.weights("float32").py_func
-    yield Variant("winograd weights float32", kernel, (sums, sums, types.int64), 256)
+        fill, form = getattr(types, seen.sums.name), f"{kind} {size}x{size}"
+        kernel = winograd_kernels.inputs(kind, size).py_func
+        yield Variant(f"winograd inputs {form}", kernel, (x, sums, fill, numbers, types.int64), 256)
+        kernel = winograd_kernels.outputs(kind, size).py_func
+        yield Variant(f"winograd outputs {form}", kernel, (sums, x, sums, y, y, fill, numbers, types.int64), 256)
+        if kind == "float32":
+            kernel = winograd_kernels.weights(kind, size).py_func
+            yield Variant(f"winograd weights {form}", kernel, (sums, sums, types.int64), 256)
     for kind, height, width in STENCILS:
         seen = scalars.of(kind)
         x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
