@@ -16,6 +16,8 @@ and may have
 
 ``TAKES``
     Which of a call's `Call.extras` it takes; one without it is not asked for a call that has any.
+``FUSES``
+    The activations that it applies itself; others `gpuconv.activation` applies to what was written.
 ``workspace(call) -> int``
     Bytes that a forward or transposed call takes besides its arrays: packed weights, and scratch memory of all threads.
 
@@ -33,12 +35,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from gpuconv.dtypes import ACCUMULATORS, result_dtype, to_numpy
 from gpuconv.errors import BackendUnavailableError, UnsupportedError
+from gpuconv.factors import Factors
 
 if TYPE_CHECKING:
+    from gpuconv.factors import Factored
     from gpuconv.problem import ConvProblem
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "backend",
     "best_seconds",
     "choose",
+    "estimate",
     "explain",
     "rows",
     "workspace",
@@ -75,17 +78,22 @@ class Call:
     """The real dtype of w and of the sums where `dtype` does not settle it: integers beside weights of floats."""
     result: str = ""
     """The dtype of y, given with `sums`. Floats lose their fraction on their way into integers."""
-    factored: bool = False
-    """Whether w is a `Factors` in place of an array."""
+    factored: Factored | None = None
+    """What there is to know of w where it is a `Factors` in place of an array."""
+    activation: str = ""
+    """What is applied to the result after the bias, one of `gpuconv.activation.NAMES`; "" for nothing."""
 
     @functools.cached_property
     def _hash(self) -> int:
-        return hash((self.problem, self.operation, self.dtype, self.precision, self.sums, self.result, self.factored))
+        return hash((
+            self.problem, self.operation, self.dtype, self.precision, self.sums, self.result, self.factored,
+            self.activation,
+        ))  # fmt: skip
 
     @property
     def extras(self) -> tuple[str, ...]:
         """What the call has that an algorithm must know of: see ``TAKES``."""
-        return ("other dtypes",) * bool(self.sums) + ("factors",) * self.factored
+        return ("other dtypes",) * bool(self.sums) + ("factors",) * (self.factored is not None)
 
     def __hash__(self) -> int:
         return self._hash
@@ -112,17 +120,6 @@ class Call:
         dtype = to_numpy(self.dtype)
         result = to_numpy(self.result) if self.result else result_dtype(dtype)
         return sum(map(math.prod, read)) * dtype.itemsize + math.prod(written) * result.itemsize
-
-
-class Factors(NamedTuple):
-    """Weights of a one-channel filter as factors, a vector for each spatial axis, and what sums are divided by."""
-
-    vectors: tuple[Any, ...]
-    divisor: float = 1.0
-
-    def product(self, problem: ConvProblem) -> Any:
-        """Return the weights as an array, not divided."""
-        return functools.reduce(np.multiply.outer, self.vectors).reshape(problem.w_shape)
 
 
 class Row(NamedTuple):
@@ -232,6 +229,12 @@ def choose(call: Call, backend_name: str, algorithm_name: str = "auto", max_work
     return algorithm(backend_name, min(_within(call, candidates, max_workspace), key=_seconds).algorithm)
 
 
+@functools.lru_cache(maxsize=4096)
+def estimate(call: Call, backend_name: str) -> float:
+    """Return the estimated seconds of the algorithm that `choose` returns; infinity where there is none."""
+    return min(map(_seconds, rows(call, backend_name)), default=math.inf)
+
+
 def _within(call: Call, candidates: list[Row], limit: int | None) -> list[Row]:
     """Return the candidates whose workspace is within a limit; raise where none is."""
     if limit is None:
@@ -261,7 +264,7 @@ class Explanation:
     Attributes
     ----------
     problem : ConvProblem
-    operation, dtype, precision : str
+    operation, dtype, precision, activation : str
     flops, bytes : int
         Arithmetic of the definition, and the least traffic.
     rows : tuple of Row
@@ -274,7 +277,7 @@ class Explanation:
         self, call: Call, backend_name: str, algorithm_name: str = "auto", device_name: str | None = None
     ) -> None:
         self.problem, self.operation = call.problem, call.operation
-        self.dtype, self.precision = call.dtype, call.precision
+        self.dtype, self.precision, self.activation = call.dtype, call.precision, call.activation
         self.flops, self.bytes = call.flops, call.bytes
         named = {backend_name: device_name}
         self.rows = tuple(row for name in BACKENDS for row in rows(call, name, named.get(name)))
@@ -318,7 +321,8 @@ class Explanation:
         if any(row.measured is not None for row in self.rows):
             columns["measured"] = "measured"
         lines = [
-            f"{self.operation} {p.rank}d, {self.dtype}, precision {self.precision!r}",
+            f"{self.operation} {p.rank}d, {self.dtype}, precision {self.precision!r}"
+            + (f", then {self.activation}" if self.activation else ""),
             f"  {arrays}",
             f"  kernel {p.kernel}  stride {p.stride}  dilation {p.dilation}  padding {p.padding} {p.padding_mode}"
             f"  groups {p.groups}  {p.layout}",

@@ -67,7 +67,10 @@ def explain(
         backend = arrays.home(first, second) if device is None else "cuda"
     first, second = arrays.adopt(first), arrays.adopt(second)
     dtype = check_pair(first.dtype, second.dtype, names)
-    call = make_call(operation, rank, first.shape, second.shape, written, dtype, geometry_of(a), a["precision"])
+    call = make_call(
+        operation, rank, first.shape, second.shape, written, dtype, geometry_of(a), a["precision"],
+        activation=a.get("activation"),
+    )  # fmt: skip
     explanation = dispatch.explain(call, backend, a["algorithm"], device)
     if measure:
         if device is not None:
@@ -113,7 +116,10 @@ class Plan:
             a["bias"] = arrays.snapshot(a["bias"])
             arguments = {**arguments, "bias": a["bias"]}
         self._state = (function, tuple(x_shape), weights, arguments, max_workspace)
-        call = make_call(operation, rank, self._state[1], weights.shape, None, dtype, geometry_of(a), a["precision"])
+        call = make_call(
+            operation, rank, self._state[1], weights.shape, None, dtype, geometry_of(a), a["precision"],
+            activation=a["activation"],
+        )  # fmt: skip
         arrays.check_bias(a["bias"], bias_channels(call), result_dtype(weights.dtype))
         module = dispatch.choose(call, self._backend, a["algorithm"], max_workspace)
         # Calls name what was chosen here: the packed weights are in its form.
@@ -131,7 +137,7 @@ class Plan:
             raise ShapeError(f"x has shape {shape}; this plan takes {self._state[1]}")
         return run(
             operation, rank, x, w, a["bias"], geometry_of(a), a["precision"], self._backend, a["algorithm"], out,
-            packed=self._packed,
+            packed=self._packed, activation=a["activation"],
         )  # fmt: skip
 
     def __reduce__(self) -> tuple[Any, ...]:

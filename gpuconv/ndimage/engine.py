@@ -14,7 +14,7 @@ import numpy as np
 
 from gpuconv.api import run
 from gpuconv.boundary import MODES, source_index
-from gpuconv.dispatch import Factors
+from gpuconv.factors import Factors
 from gpuconv.ndimage.ready import Filter, Ready, kept, ready
 
 if TYPE_CHECKING:
@@ -71,6 +71,9 @@ def compute(output: Array, x: Array, found: Ready, how: How) -> None:
         y = np.empty(call.problem.y_shape, output.dtype, like=output) if target is None else target
         w = found.w if isinstance(found.w, Factors) else np.asarray(found.w, like=x)
         module.run(call, fold.apply(x), w, y, None, found.packed)
+        if found.otherwise is not None and not _is_finite(y):
+            compute(output, x, found.otherwise, how)
+            return
         if target is None:
             output[...] = fold.undo(y, output.shape)
         return
@@ -85,6 +88,12 @@ def compute(output: Array, x: Array, found: Ready, how: How) -> None:
         np.divide(result, found.divisor, out=result)
     if target is None:
         store(output, fold.undo(result, output.shape))
+
+
+def _is_finite(y: Array) -> bool:
+    """Whether all elements are finite; False too where their sum is not."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(y.sum()))
 
 
 def _ends_apart(output: Array, x: Array, f: Filter, cval: Any, how: How) -> None:
@@ -156,7 +165,7 @@ def _by_taps(output: Array, x: Array, f: Filter, cval: Any, how: How) -> None:
             source = _shifted(source, axis, t - f.padding[axis][0], output.shape[axis + first], f, cval)
             pick[axis + first] = slice(t, t + 1)
         origins = tuple(0 if axis in looped else shift for axis, shift in enumerate(f.origins))
-        here = f.replace(given=f.weights[tuple(pick)], origins=origins, steps=steps, divisor=1.0)
+        here = f.replace(given=f.weights[tuple(pick)], origins=origins, steps=steps, divisors=())
         correlate_into(part, source, here, cval, how)
         sums += part
     store(output, sums / f.divisor)

@@ -11,16 +11,16 @@ import numpy as np
 
 from gpuconv.backends.cpu import memory
 from gpuconv.dtypes import name_of
-from gpuconv.ndimage.engine import correlate_into
-from gpuconv.ndimage.precision import LONGEST_PASS, How, between_passes
-from gpuconv.ndimage.ready import ByValue, Filter, kept, ready
+from gpuconv.ndimage.engine import compute, correlate_into
+from gpuconv.ndimage.precision import LONGEST_PASS, How, between_passes, is_exact
+from gpuconv.ndimage.ready import ByValue, Filter, Ready, kept, ready
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
-__all__ = ["Pass", "Passes", "passes_shape", "run_passes"]
+__all__ = ["Pass", "Passes", "passes_shape", "run_passes", "run_sum"]
 
 _FEW_PRODUCTS = 16
 """Weights of two passes' product up to which it is computed at once where the two would not share rows in the cache."""
@@ -65,22 +65,30 @@ class Passes(ByValue):
         self.nbytes = sum(step.weights.nbytes for step in passes)
 
 
-def _filter(passes: Sequence[Pass], ndim: int) -> Filter:
-    """Return the filter that passes along different axes of arrays of `ndim` axes are."""
+def _filter(*terms: Sequence[Pass], ndim: int, is_whole: bool = False) -> Filter:
+    """Return the filter of arrays of `ndim` axes that passes along different axes are, or the sum of several such.
+
+    With `is_whole` values lose their fraction between two passes.
+    """
     one = np.ones(1)
-    vectors, origins, steps, divisor = [one] * ndim, [0] * ndim, [1] * ndim, 1.0
-    for step in passes:
-        vectors[step.axis], origins[step.axis], steps[step.axis] = step.weights, step.origin, step.step
-        divisor *= step.divisor
-    # Of several, none is longer than a pass may be.
-    longest = LONGEST_PASS ** len(passes)
-    return Filter(tuple(vectors), tuple(origins), tuple(steps), passes[0].mode, divisor, longest=longest)
+    vectors, origins, steps, divisors = [[one] * ndim for _ in terms], [0] * ndim, [1] * ndim, [1.0] * ndim
+    for row, passes in zip(vectors, terms, strict=True):
+        for step in passes:
+            row[step.axis], origins[step.axis], steps[step.axis] = step.weights, step.origin, step.step
+            divisors[step.axis] = step.divisor
+    # A sum along several axes is long where it is along one.
+    is_long = any(step.weights.size > LONGEST_PASS for passes in terms for step in passes)
+    return Filter(
+        tuple(map(tuple, vectors)), tuple(origins), tuple(steps), terms[0][0].mode,
+        tuple(divisors) if any(divisor != 1.0 for divisor in divisors) else (), is_whole=is_whole,
+        longest=0 if is_long else LONGEST_PASS**ndim,
+    )  # fmt: skip
 
 
 @kept
 def passes_shape(passes: Passes, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of what some passes make of an array."""
-    return functools.reduce(lambda size, step: _filter([step], len(size)).shape(size), passes.each, shape)
+    return functools.reduce(lambda size, step: _filter([step], ndim=len(size)).shape(size), passes.each, shape)
 
 
 class _Stage(NamedTuple):
@@ -120,19 +128,47 @@ def run_passes(x: Array, passes: Passes, cval: Any, output: Array, how: How) -> 
     return output
 
 
+def run_sum(x: Array, terms: Sequence[Passes], cval: Any, output: Array, how: How) -> bool:
+    """Write the sum of what several lists of passes make of an image; return False where they do not run as one.
+
+    Each list has a pass along each of the two axes of `x`, all with the same border. Inputs under weights of 0 at the
+    ends of a pass are not read.
+    """
+    modes = {step.mode for passes in terms for step in passes.each}
+    if x.ndim != 2 or len(modes) > 1 or not output.size or (np.any(cval) and "zeros" in modes):
+        return False
+    f = _filter(*(passes.each for passes in terms), ndim=2)
+    is_whole = x.dtype.kind in "iu" and is_exact(x.dtype, output.dtype, _magnitudes(f), 0.0)
+    if f.is_complex or not (is_whole or (x.dtype == output.dtype and name_of(x.dtype) in ("float32", "float64"))):
+        return False
+    found = ready(f, x.shape, x.dtype, output.dtype, 0.0, how)
+    if found.chosen is None:
+        return False
+    compute(output, x, found, how)
+    return True
+
+
+def _magnitudes(f: Filter) -> Array:
+    """Return the magnitudes of a filter's terms, added up."""
+    parts = (functools.reduce(np.multiply.outer, map(np.abs, term)) for term in f.given)
+    total: Array = functools.reduce(np.add, parts)
+    return total
+
+
 @kept
 def _stages(
     passes: Passes, x_shape: tuple[int, ...], x_dtype: np.dtype[Any], output: np.dtype[Any], has_cval: bool, how: How
 ) -> list[_Stage]:
     """Return what passes run, each stage's result in the dtype between them."""
     pair = _pair(passes.each, x_shape, x_dtype, output, has_cval, how)
-    single = [step for step in passes.each if all(step is not other for other in pair)]
+    axes = () if pair is None else tuple(axis for axis, k in enumerate(pair.kernel) if k > 1)
+    single = [step for step in passes.each if step.axis not in axes]
     between = between_passes(output).newbyteorder("=")
     if between.kind in "iu":
         single = [step.fractionless() for step in single]
     stages, shape = [], x_shape
-    for together in [(step,) for step in single] + [pair] * bool(pair):
-        f = _filter(together, len(shape))
+    filters = [_filter([step], ndim=len(shape)) for step in single]
+    for f in filters if pair is None else [*filters, pair]:
         shape = f.shape(shape)
         stages.append(_Stage(f, shape, between, math.prod(shape) * between.itemsize))
     return stages
@@ -141,29 +177,58 @@ def _stages(
 def _pair(
     passes: tuple[Pass, ...], x_shape: tuple[int, ...], x: np.dtype[Any], output: np.dtype[Any], has_cval: bool,
     how: How,
-) -> tuple[Pass, ...]:  # fmt: skip
-    """Return the passes along two neighbouring axes, the last that are filtered, if they are run as one."""
+) -> Filter | None:  # fmt: skip
+    """Return the filter of the passes along two neighbouring axes, the last that are filtered, if it runs as one."""
     pair = tuple(sorted(passes, key=lambda step: step.axis)[-2:])
     if len(pair) != 2 or pair[0].axis != pair[1].axis - 1 or pair[0].mode != pair[1].mode or 0 in x_shape:
-        return ()
+        return None
     # Around a constant other than 0 the second pass of SciPy's meets that constant, not what the first makes of it.
     if has_cval and any(step.mode == "zeros" for step in passes):
-        return ()
-    # Long passes may be transforms, each along its own axis.
-    sizes = [step.weights.size for step in pair]
-    if any(step.step > 1 or not 1 < k <= LONGEST_PASS for step, k in zip(pair, sizes, strict=True)):
-        return ()
-    if any(step.weights.dtype.kind == "c" for step in pair):
-        return ()
-    is_few = sizes[0] * sizes[1] <= _FEW_PRODUCTS
-    if x.kind in "iu":
-        total = np.abs(pair[0].weights).sum() * np.abs(pair[1].weights).sum() * 2.0 ** (8 * x.itemsize)
-        is_whole = all(step.is_whole and step.divisor == 1.0 for step in pair)
-        return pair if is_few and is_whole and output.kind in "iu" and total < _WHOLE_SUMS else ()
-    if x != output or name_of(x) not in ("float32", "float64"):
-        return ()
-    if how.sums(x, output, is_long=False) != x or not (is_few or math.prod(x_shape[pair[1].axis + 1 :]) == 1):
-        return ()
+        return None
+    if any(step.step > 1 or step.weights.size == 1 or step.weights.dtype.kind == "c" for step in pair):
+        return None
+    # Where pixels have several elements two passes do not share rows in the cache: only few products run at once.
+    is_few = pair[0].weights.size * pair[1].weights.size <= _FEW_PRODUCTS
+    if not is_few and math.prod(x_shape[pair[1].axis + 1 :]) > 1:
+        return None
+    ndim = len(x_shape)
     others = [step for step in passes if all(step is not other for other in pair)]
-    shape = functools.reduce(lambda size, step: _filter([step], len(size)).shape(size), others, x_shape)
-    return pair if ready(_filter(pair, len(shape)), shape, x, output, 0.0, how).chosen is not None else ()
+    shape = functools.reduce(lambda size, step: _filter([step], ndim=ndim).shape(size), others, x_shape)
+    if x.kind in "iu":
+        f = None if others else _integer_pair(pair, passes, ndim, x, output)
+    else:
+        f = _filter(pair, ndim=ndim) if x == output and name_of(x) in ("float32", "float64") else None
+    if f is None:
+        return None
+    found = ready(f, shape, x, output, 0.0, how)
+    if found.chosen is None or (x.kind == "f" and not f.longest and not _gains(pair, found, shape, x, how)):
+        return None
+    return f if found.sums == x or x.kind != "f" or not f.longest else None
+
+
+def _gains(pair: Sequence[Pass], found: Ready, shape: tuple[int, ...], x: np.dtype[Any], how: How) -> bool:
+    """Whether two long passes run sooner as one: as a mean of any length, or as one transform."""
+    if found.factored is not None:
+        return found.factored.is_mean
+    alone = (ready(_filter([step], ndim=len(shape)), shape, x, x, 0.0, how) for step in pair)
+    return found.is_transform and found.seconds < sum(each.seconds for each in alone)
+
+
+def _integer_pair(
+    pair: tuple[Pass, ...], passes: tuple[Pass, ...], ndim: int, x: np.dtype[Any], output: np.dtype[Any]
+) -> Filter | None:
+    """Return the filter of two passes over integers, if it is known what lies between them."""
+    is_whole = all(step.is_whole and step.divisor == 1.0 for step in pair)
+    if is_whole and output.kind in "iu":
+        # Whole sums wrap around in the end as they would in between, if a conversion can hold them.
+        total = np.abs(pair[0].weights).sum() * np.abs(pair[1].weights).sum() * 2.0 ** (8 * x.itemsize)
+        return _filter(pair, ndim=ndim) if total < _WHOLE_SUMS else None
+    if x.itemsize > 2:
+        return None
+    if output.kind == "f":
+        return _filter(pair, ndim=ndim) if name_of(output) in ("float32", "float64") else None
+    # Weighted means stay within the range of the input, so that nothing wraps around.
+    is_mean = all((step.weights >= 0).all() and step.weights.sum() <= 1.000001 * step.divisor for step in pair)
+    if not (is_mean and passes == pair and np.can_cast(x, output, "safe")):
+        return None
+    return _filter([step.fractionless() for step in pair], ndim=ndim, is_whole=True)

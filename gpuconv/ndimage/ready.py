@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv.dispatch import Call, Factors, choose
+from gpuconv.dispatch import Call, choose, estimate, rows
 from gpuconv.dtypes import name_of
 from gpuconv.errors import UnsupportedError
+from gpuconv.factors import Factored, Factors, low_rank
 from gpuconv.ndimage.fold import Fold, fold_of
 from gpuconv.ndimage.precision import LARGEST_KERNEL, LONGEST_PASS, How, is_exact
 from gpuconv.problem import ConvProblem
@@ -32,6 +33,8 @@ __all__ = ["ByValue", "Filter", "Geometry", "Ready", "kept", "ready", "rounded"]
 
 _WORTH_FACTORING = 1 << 14
 """Elements of an image from which on its weights are looked at for factors."""
+_WORTH_DECOMPOSING, _LEAST_DECOMPOSED, _MOST_TERMS = 1 << 24, 5, 4
+"""Products, and weights along both axes, from which on a sum of factors is looked for, and the most of them."""
 _MOST_KEPT = 8192
 """Bytes of the weights that caches keep: what more of them do takes so long that to find out anew costs nothing."""
 
@@ -77,49 +80,63 @@ class Filter(ByValue):
 
     Attributes
     ----------
-    given : array or tuple of array
+    given : array or tuple of tuples of array
         The weights, one axis for each of the input; with `bank`, before them one for a bank's filters, which the result
-        has too. Or a vector for each axis, whose product they are. Complex weights are multiplied as they are:
-        conjugating them is the caller's part.
+        has too. Or the terms whose sum they are, each the product of a vector for each axis. Complex weights are
+        multiplied as they are: conjugating them is the caller's part.
     origins, steps : tuple of int
         One for each axis.
     mode : str
         Canonical, or "valid".
-    divisor : float
-        What sums are divided by before they take the output's dtype; with vectors only.
+    divisors : tuple of float
+        What sums along each axis are divided by before they take the output's dtype; () for nothing. With terms only.
+    is_whole : bool
+        Whether values lose their fraction between one axis and the next; with one term only.
     longest : int
         Weights from which on a sum is long: see `gpuconv.ndimage.precision`.
     bare : tuple of int
         Axes that have no border, whatever the mode.
+    tolerance : float
+        How much the weights may be changed where that makes them a sum of few products: see `gpuconv.factors`.
     """
 
     def __init__(
-        self, given: Array | tuple[Array, ...], origins: tuple[int, ...], steps: tuple[int, ...], mode: str,
-        divisor: float = 1.0, *, bank: bool = False, longest: int = LARGEST_KERNEL, bare: tuple[int, ...] = (),
+        self, given: Array | tuple[tuple[Array, ...], ...], origins: tuple[int, ...], steps: tuple[int, ...], mode: str,
+        divisors: tuple[float, ...] = (), *, is_whole: bool = False, bank: bool = False, longest: int = LARGEST_KERNEL,
+        bare: tuple[int, ...] = (), tolerance: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(given, origins, steps, mode, divisor, bank, longest, bare)
+        super().__init__(given, origins, steps, mode, divisors, is_whole, bank, longest, bare, tolerance)
         self.given, self.origins, self.steps, self.mode = given, origins, steps, mode
-        self.divisor, self.bank, self.longest, self.bare = divisor, bank, longest, bare
-        self.nbytes = sum(part.nbytes for part in given) if isinstance(given, tuple) else given.nbytes
+        self.divisors, self.is_whole, self.bank, self.longest = divisors, is_whole, bank, longest
+        self.bare, self.tolerance = bare, tolerance
+        self.nbytes = sum(part.nbytes for part in self._parts)
+
+    @property
+    def _parts(self) -> tuple[Array, ...]:
+        return sum(self.given, ()) if isinstance(self.given, tuple) else (self.given,)
+
+    @functools.cached_property
+    def divisor(self) -> float:
+        """What sums are divided by in all."""
+        return math.prod(self.divisors)
 
     @functools.cached_property
     def weights(self) -> Array:
         """The weights as one array."""
         if not isinstance(self.given, tuple):
             return self.given
-        return functools.reduce(np.multiply.outer, self.given)
+        return functools.reduce(np.add, (functools.reduce(np.multiply.outer, term) for term in self.given))
 
     @functools.cached_property
     def is_complex(self) -> bool:
         """Whether the weights are."""
-        parts = self.given if isinstance(self.given, tuple) else (self.given,)
-        return any(part.dtype.kind == "c" for part in parts)
+        return any(part.dtype.kind == "c" for part in self._parts)
 
     @functools.cached_property
     def kernel(self) -> tuple[int, ...]:
         """The weights' sizes along the axes of the input."""
         if isinstance(self.given, tuple):
-            return tuple(part.size for part in self.given)
+            return tuple(part.size for part in self.given[0])
         return self.given.shape[1:] if self.bank else self.given.shape
 
     @functools.cached_property
@@ -145,7 +162,7 @@ class Filter(ByValue):
 
     def replace(self, **changes: Any) -> Filter:
         """Return the filter with some attributes changed."""
-        names = "given", "origins", "steps", "mode", "divisor", "bank", "longest", "bare"
+        names = "given", "origins", "steps", "mode", "divisors", "is_whole", "bank", "longest", "bare", "tolerance"
         return Filter(**{name: changes.get(name, getattr(self, name)) for name in names})
 
 
@@ -185,6 +202,22 @@ class Ready(NamedTuple):
     chosen: tuple[Call, ModuleType] | None
     """The call in the arrays' own dtypes and the algorithm that serves it; None where none does."""
     packed: Any = None
+    is_transform: bool = False
+    """Whether a long sum is had by a transform."""
+    backend: str = "cpu"
+    otherwise: Any = None
+    """A `Ready` for inputs of which a result is not finite: infinities of opposite signs may meet between terms that
+    were found in weights of one sign."""
+
+    @property
+    def factored(self) -> Factored | None:
+        """What the call knows of factors."""
+        return None if self.chosen is None else self.chosen[0].factored
+
+    @property
+    def seconds(self) -> float:
+        """The estimated time of the call; infinity where none serves it."""
+        return math.inf if self.chosen is None else estimate(self.chosen[0], self.backend)
 
 
 @kept
@@ -201,34 +234,43 @@ def ready(
     if name_of(output_dtype) not in ("float16", "bfloat16", "float32", "float64"):
         how = how._replace(precision="highest")
     is_long = math.prod(f.kernel) > f.longest
-    transforms = is_long and _is_transform(x_dtype, output_dtype, geometry, how)
-    exact = is_exact(x_dtype, output_dtype, f.weights, f.divisor, fill)
+    terms = f.given if isinstance(f.given, tuple) else ()
+    described = Factors(terms).described if len(terms) > 1 or (sum(k > 1 for k in f.kernel) > 1 and terms) else None
+    transforms = is_long and _is_transform(x_dtype, output_dtype, geometry, described, how)
+    exact = all(is_exact(x_dtype, output_dtype, w, fill) for w in (f.given[0] if f.is_whole else (f.weights,)))
     sums = how.sums(x_dtype, output_dtype, is_long=is_long and not transforms, is_exact=exact)
     w = rounded(fold.kernel(f.weights), sums)
     divisor = f.divisor
-    factors = None
-    if isinstance(f.given, tuple) and not transforms and (divisor != 1.0 or sum(k > 1 for k in f.kernel) > 1):
-        vectors = fold.pick(tuple(rounded(vector, sums) for vector in f.given), np.ones(1, sums))
-        factors, divisor = Factors(vectors, divisor), 1.0
+    factors, found = None, False
+    if terms and not transforms and (divisor != 1.0 or described is not None):
+        one = np.ones(1, sums)
+        vectors = tuple(fold.pick(tuple(rounded(vector, sums) for vector in term), one) for term in terms)
+        factors, divisor = Factors(vectors, fold.pick(f.divisors, 1.0) if f.divisors else (), f.is_whole), 1.0
     elif math.prod(x_shape) >= _WORTH_FACTORING and fold.rank == 2 and min(w.shape[2:]) > 2 and not f.bank:
         # What was allowed as a transform may not become two passes of long sums.
         is_short = max(w.shape[2:]) <= LONGEST_PASS or sums == np.float64 or how.dtype is not None
-        factors = _factors(fold.kernel(f.weights)[0, 0], sums) if is_short else None
+        names = name_of(x_dtype), name_of(sums), name_of(output_dtype)
+        factors = _factors(f, fold.kernel(f.weights)[0, 0], sums, geometry, names, how) if is_short else None
+        found = factors is not None and len(factors.terms) > 1
     chosen = None
     if divisor == 1.0:
         dtypes = name_of(x_dtype), name_of(sums), name_of(output_dtype)
-        chosen = _choice(geometry, dtypes, factors is not None, how.precision, how.backend)
+        chosen = _choice(geometry, dtypes, None if factors is None else factors.described, how.precision, how.backend)
     if chosen is None:
-        return Ready(fold, geometry, sums, w, f.divisor, how.precision, None)
+        return Ready(fold, geometry, sums, w, f.divisor, how.precision, None, None, transforms, how.backend)
     call, module = chosen
     given = w if factors is None else factors
     packed = module.pack(call, given) if how.backend == "cpu" and f.nbytes <= _MOST_KEPT else None
-    return Ready(fold, geometry, sums, given, 1.0, how.precision, chosen, packed)
+    otherwise = None
+    if found:
+        dense = _choice(geometry, dtypes, None, how.precision, how.backend)
+        otherwise = Ready(fold, geometry, sums, w, 1.0, how.precision, dense, None, transforms, how.backend)
+    return Ready(fold, geometry, sums, given, 1.0, how.precision, chosen, packed, transforms, how.backend, otherwise)
 
 
 @functools.lru_cache(maxsize=4096)
 def _choice(
-    geometry: Geometry, dtypes: tuple[str, str, str], factored: bool, precision: str, backend: str
+    geometry: Geometry, dtypes: tuple[str, str, str], factored: Factored | None, precision: str, backend: str
 ) -> tuple[Call, ModuleType] | None:
     """Return the call that a filter is and the algorithm that serves it; None where none does.
 
@@ -247,30 +289,47 @@ def _choice(
         return None
 
 
-def _is_transform(x: np.dtype[Any], output: np.dtype[Any], geometry: Geometry, how: How) -> bool:
-    """Whether a filter of floats would run as a transform: by what "highest" precision rules out."""
+def _is_transform(
+    x: np.dtype[Any], output: np.dtype[Any], geometry: Geometry, factored: Factored | None, how: How
+) -> bool:
+    """Whether a filter of many weights on floats would run as a transform: by what "highest" precision rules out.
+
+    The sums that it would have otherwise may be of higher precision, and take their time.
+    """
     name = name_of(x)
     if name not in ("float32", "float64") or x != output or how.dtype not in (None, "same", name):
         return False
-    found = _choice(geometry, (name,) * 3, False, how.precision, how.backend)
+    found = _choice(geometry, (name,) * 3, factored, how.precision, how.backend)
     if found is None:
         return False
     call, module = found
-    return choose(dataclasses.replace(call, precision="highest"), how.backend) is not module
+    exact = dataclasses.replace(call, precision="highest")
+    if estimate(exact, how.backend) == math.inf or choose(exact, how.backend) is not module:
+        return True
+    sums = how.sums(x, output, is_long=True).name
+    transforms = [
+        row.seconds
+        for row, other in zip(rows(call, how.backend), rows(exact, how.backend), strict=True)
+        if row.seconds is not None and other.seconds is None
+    ]
+    direct = dataclasses.replace(exact, sums=sums, result=name)
+    return sums != name and min(transforms, default=math.inf) < estimate(direct, how.backend)
 
 
-def _factors(weights: Array, dtype: np.dtype[Any]) -> Factors | None:
-    """Return the two vectors whose outer product the weights are to the dtype's rounding; None if there are none."""
-    row, column = np.unravel_index(np.argmax(np.abs(weights)), weights.shape)
-    pivot = weights[row, column]
-    if not np.isfinite(pivot) or pivot == 0:
-        return None
-    # Both of the size of the pivot's root, so that sums of one pass neither overflow nor vanish.
-    scale = math.sqrt(abs(pivot))
-    down, across = weights[:, column] / math.copysign(scale, pivot), weights[row] / scale
-    if not (np.abs(np.outer(down, across) - weights) <= 2 * np.finfo(dtype).eps * np.abs(weights)).all():
-        return None
-    return Factors((down, across))
+def _factors(
+    f: Filter, weights: Array, dtype: np.dtype[Any], geometry: Geometry, dtypes: tuple[str, str, str], how: How
+) -> Factors | None:
+    """Return products of vectors that weights are the sum of, if it is estimated to take less time; else None."""
+    products = math.prod(geometry.x_shape) * weights.size
+    is_worth = products >= _WORTH_DECOMPOSING and min(weights.shape) >= _LEAST_DECOMPOSED
+    found = low_rank(weights, dtype, _MOST_TERMS if is_worth else 1, f.tolerance)
+    if found is None or len(found.terms) == 1:
+        return found
+    factored, whole = (
+        math.inf if ready is None else estimate(ready[0], how.backend)
+        for ready in (_choice(geometry, dtypes, kind, how.precision, how.backend) for kind in (found.described, None))
+    )
+    return found if factored < whole else None
 
 
 def rounded(weights: Array, dtype: np.dtype[Any]) -> Array:

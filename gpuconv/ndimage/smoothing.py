@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["gaussian_filter", "gaussian_filter1d", "gaussian_weights", "uniform_filter", "uniform_filter1d"]
+__all__ = [
+    "gaussian_filter",
+    "gaussian_filter1d",
+    "gaussian_pass",
+    "gaussian_weights",
+    "uniform_filter",
+    "uniform_filter1d",
+]
 
 _MOST_KEPT = 512
 """Largest radius and size whose weights are kept for the next call."""
@@ -50,7 +57,8 @@ def gaussian_weights(sigma: float, order: int, radius: int) -> Array:
     return (q(x) * weights)[::-1]
 
 
-def _gaussian_pass(axis: int, sigma: Any, order: Any, mode: str, truncate: float, radius: Any, step: int) -> Pass:
+def gaussian_pass(axis: int, sigma: Any, order: Any, mode: str, truncate: float, radius: Any, step: int = 1) -> Pass:
+    """Return the pass of a Gaussian, or of a derivative of one, along an axis."""
     reach = int(truncate * float(sigma) + 0.5) if radius is None else radius
     if not isinstance(reach, numbers.Integral) or reach < 0:
         raise ValueError(f"radius={reach!r}: Radius must be a nonnegative integer.")
@@ -118,7 +126,7 @@ def gaussian_filter1d(
     """
     x, how = adopt(input), How.make(input, dtype, precision, backend)
     (stride,) = check_steps(step, 1)
-    single = _gaussian_pass(check_axis(axis, x.ndim), sigma, order, border(mode), truncate, radius, stride)
+    single = gaussian_pass(check_axis(axis, x.ndim), sigma, order, border(mode), truncate, radius, stride)
     return filter_passes(input, x, [single], output, cval, nan, mask, how, out, promotes=4)
 
 
@@ -196,7 +204,7 @@ def gaussian_filter(
         check_steps(step, count),
     )
     passes = [
-        _gaussian_pass(axis, width, derivative, border(name), truncate, reach, stride)
+        gaussian_pass(axis, width, derivative, border(name), truncate, reach, stride)
         if width > 1e-15
         else Pass(axis, np.ones(1), border(name), step=stride)
         for axis, width, derivative, name, reach, stride in zip(axes, *columns, strict=True)

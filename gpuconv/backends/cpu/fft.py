@@ -21,6 +21,7 @@ from gpuconv.backends.cpu.records import KeptRecords
 from gpuconv.backends.cpu.simd import BYTES, CODES
 from gpuconv.boundary import source_index
 from gpuconv.dtypes import name_of
+from gpuconv.factors import Factors
 from gpuconv.tuning import CPU_COSTS
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["cost", "pack", "run", "supports", "workspace"]
+__all__ = ["TAKES", "cost", "pack", "run", "supports", "workspace"]
 
+TAKES = ("factors",)
 _MOST_MEMORY = 256 << 20
 """Bytes of transformed weights, and of a thread's tiles, at most."""
 _FEWEST = 24
@@ -54,6 +56,8 @@ def supports(call: Call, device: Device) -> str | None:
         return "stride and dilation must be 1"
     if call.operation != "forward" and problem.padding_mode != "zeros":
         return "the gradient of a border that is not zeros"
+    if call.factored is not None and (call.factored.is_whole or call.factored.is_sparse):
+        return "the product of its factors has another result"
     problem = _forward(call)
     if not call.flops or problem.in_channels // problem.groups * math.prod(problem.kernel) < _FEWEST:
         return f"sums of fewer than {_FEWEST} products are sooner, and more exactly, direct"
@@ -87,8 +91,12 @@ def pack(call: Call, w: Array) -> Array:
     return plan.pack(w)
 
 
-def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
+def run(
+    call: Call, x: Array, w: Array | Factors, y: Array, bias: Array | None = None, packed: Array | None = None
+) -> None:
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
+    if isinstance(w, Factors):
+        w = np.asarray(w.product(call.problem) / w.divisor, call.dtype)
     if call.operation != "forward":
         x, y = y, x
     plan = _plan(call)

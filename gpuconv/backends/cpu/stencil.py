@@ -17,7 +17,7 @@ from gpuconv.backends.cpu import stencil_kernels as kernels
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import BYTES, CODES, lanes_of
 from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
-from gpuconv.backends.cpu.stencil_tiles import block
+from gpuconv.backends.cpu.stencil_tiles import block, divisor_record
 from gpuconv.dispatch import Factors
 from gpuconv.dtypes import name_of
 from gpuconv.tuning import CPU_COSTS
@@ -49,8 +49,11 @@ def supports(call: Call, device: Device) -> str | None:
     elif call.dtype not in ("float32", "float64"):
         return f"stencils compute float32 and float64, not {call.dtype}"
     problem = call.problem
-    if call.factored and sum(k > 1 for k in problem.kernel) > 1 and math.prod(problem.kernel) > _LARGEST_PRODUCT:
-        return "the product of its factors is too large to be worth it"
+    if call.factored is not None and sum(k > 1 for k in problem.kernel) > 1:
+        if math.prod(problem.kernel) > _LARGEST_PRODUCT:
+            return "the product of its factors is too large to be worth it"
+        if call.factored.is_whole or call.factored.is_sparse:
+            return "the product of its factors has another result"
     if call.operation in ("transposed", "input_gradient"):
         if problem.padding_mode != "zeros":
             return "the gradient of a border is no stencil"
@@ -176,7 +179,7 @@ class _Correlation:
         if bias is not None:
             words[_BIAS_STEP] = start.itemsize
         if divisor != 1.0:
-            by = np.array([divisor, 1 / divisor], self.dtype)
+            by = divisor_record(divisor, self.dtype)
             words[_DIVISOR] = address_of(by)
         if not self._is_quick_to_read(x):
             words[_IN_PLACE] = 0

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numba import cuda
 
-from gpuconv.backends.cuda import launch, scalars
+from gpuconv.backends.cuda import activation_kernels, launch, scalars
 from gpuconv.boundary import source_index
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _source = launch.compile_device_function(source_index)
 
 
 @launch.specialise
-def convolution(kind: str, tile: CudaTile, halo: bool, parts: int = 1, wide: bool = False) -> Any:
+def convolution(kind: str, tile: CudaTile, halo: bool, parts: int = 1, wide: bool = False, activation: str = "") -> Any:
     """Return the kernel ``(x, w, bias, y, fill, meta, first)`` of one kind of number, tile and way of staging.
 
     `kind` and `parts` are those of `scalars.Scalars`. With `wide`, y keeps the sums as they are.
@@ -64,7 +64,7 @@ def convolution(kind: str, tile: CudaTile, halo: bool, parts: int = 1, wide: boo
     shared_type = scalars.numba_type(seen.sums)
     zero = seen.sums.type(0)
     load, load_bias = scalars.loader(kind), scalars.loader(seen.result)
-    store = scalars.storer(seen.sums.name if wide else seen.result)
+    store = activation_kernels.storer(activation, seen.sums.name if wide else seen.result)
     pairs = parts == 2
     positions, outputs = u32(tile.positions), u32(tile.outputs)
     per_thread, out_per_thread = tile.positions_per_thread, tile.outputs_per_thread

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numba import cuda
 
-from gpuconv.backends.cuda import launch, scalars
+from gpuconv.backends.cuda import activation_kernels, launch, scalars
 from gpuconv.boundary import source_index
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _source = launch.compile_device_function(source_index)
 
 
 @launch.specialise
-def correlation(kind: str, height: int, width: int, strips: Strips) -> Any:
+def correlation(kind: str, height: int, width: int, strips: Strips, activation: str = "") -> Any:
     """Return the kernel ``(x, w, bias, y, fill, meta, first)`` of windows of `height` by `width`.
 
     A block computes a tile of one plane, an output channel of an image: the grid's first axis counts tiles, its second
@@ -50,7 +50,8 @@ def correlation(kind: str, height: int, width: int, strips: Strips) -> Any:
     seen = scalars.of(kind)
     shared_type = scalars.numba_type(seen.sums)
     zero = seen.sums.type(0)
-    load, load_bias, store = scalars.loader(kind), scalars.loader(seen.result), scalars.storer(seen.result)
+    load, load_bias = scalars.loader(kind), scalars.loader(seen.result)
+    store = activation_kernels.storer(activation, seen.result)
     lanes, columns, own_rows = strips.lanes, strips.columns, strips.rows
     threads = u32(strips.threads)
     tile_rows, tile_columns = strips.tile_rows, strips.tile_columns
