@@ -99,7 +99,7 @@ def correlate(
     array([[ 3,  6, 12],
            [ 7, 14, 28]])
     """
-    how = How.make(input, dtype, precision, backend)
+    how = How.make(input, dtype, precision, backend, weights)
     return _correlate(
         input, weights, output, mode, cval, origin, axes, step, bank, tolerance, nan, mask, how, out, flip=False
     )  # fmt: skip
@@ -156,7 +156,7 @@ def convolve(
     >>> ndimage.convolve([1.0, np.nan, 3.0, 4.0], [0.25, 0.5, 0.25], nan="interpolate")
     array([1.        , 2.        , 3.33333333, 3.75      ])
     """
-    how = How.make(input, dtype, precision, backend)
+    how = How.make(input, dtype, precision, backend, weights)
     return _correlate(
         input, weights, output, mode, cval, origin, axes, step, bank, tolerance, nan, mask, how, out, flip=True
     )  # fmt: skip
@@ -164,7 +164,7 @@ def convolve(
 
 def _weights(weights: Any) -> Array:
     array: Any = adopt(weights)
-    if hasattr(array, "get"):
+    if not isinstance(array, np.ndarray):
         # Weights are few, and looked at: a GPU's come to the host.
         array = array.get()
     wide: Array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
@@ -205,7 +205,7 @@ def _correlate(
     origins = [check_origin(shift, k) for shift, k in zip(shifts, sizes, strict=True)]
     f = Filter(w, tuple(origins), tuple(strides), name, bank=bank, tolerance=tolerance)
     along = tuple(range(int(bank), w.ndim))
-    check_missing(nan, mask, x, lambda: (w.sum(along), np.abs(w).sum(along)))
+    mask = check_missing(nan, mask, x, lambda: (w.sum(along), np.abs(w).sum(along)))
     is_complex = "c" in (x.dtype.kind, w.dtype.kind)
     result = prepare_output(output, x, f.shape(x.shape), is_complex=is_complex, promotes=4, out=out)
     there = present(x, nan, mask, cval)
@@ -269,7 +269,7 @@ def correlate1d(
     >>> ndimage.correlate1d([2, 8, 0, 4, 1, 9, 9, 0], weights=[1, 3])
     array([ 8, 26,  8, 12,  7, 28, 36,  9])
     """
-    how = How.make(input, dtype, precision, backend)
+    how = How.make(input, dtype, precision, backend, weights)
     return _correlate1d(input, weights, axis, output, mode, cval, origin, step, nan, mask, how, out, flip=False)
 
 
@@ -318,7 +318,7 @@ def convolve1d(
     >>> ndimage.convolve1d([2, 8, 0, 4, 1, 9, 9, 0], weights=[1, 3])
     array([14, 24,  4, 13, 12, 36, 27,  0])
     """
-    how = How.make(input, dtype, precision, backend)
+    how = How.make(input, dtype, precision, backend, weights)
     return _correlate1d(input, weights, axis, output, mode, cval, origin, step, nan, mask, how, out, flip=True)
 
 

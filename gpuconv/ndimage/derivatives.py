@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuconv import arrays
 from gpuconv.ndimage.arguments import (
     adopt,
     border,
@@ -187,9 +188,10 @@ def _sum_over_axes(
         result[...] = x
     for axis, name in zip(axes, modes, strict=True):
         if axis == axes[0]:
-            derivative2(x, axis, result, name, cval, *arguments)
+            derivative2(arrays.shown(x), axis, arrays.shown(result), name, cval, *arguments)
         else:
-            result += derivative2(x, axis, result.dtype, name, cval, *arguments)
+            part = derivative2(arrays.shown(x), axis, result.dtype, name, cval, *arguments)
+            result += arrays.workable(part)
 
 
 @documented
@@ -241,10 +243,11 @@ def generic_gradient_magnitude(
         return finish(result, output, out, input)
     for axis, name in zip(axes, modes, strict=True):
         if axis == axes[0]:
-            derivative(x, axis, result, name, cval, *extra_arguments, **keywords)
+            derivative(arrays.shown(x), axis, arrays.shown(result), name, cval, *extra_arguments, **keywords)
             np.multiply(result, result, out=result)
         else:
-            part = derivative(x, axis, result.dtype, name, cval, *extra_arguments, **keywords)
+            found = derivative(arrays.shown(x), axis, result.dtype, name, cval, *extra_arguments, **keywords)
+            part = arrays.workable(found)
             result += np.multiply(part, part, out=part)
     np.sqrt(result, out=result, casting="unsafe")
     return finish(result, output, out, input)
@@ -445,6 +448,6 @@ def gaussian_gradient_magnitude(
 def _gaussian_derivative(
     input: Any, axis: int, output: Any, mode: Any, cval: Any, sigma: Any, *, derivative: int, **kwargs: Any
 ) -> Array:
-    order = [0] * np.ndim(input)
+    order = [0] * adopt(input).ndim
     order[axis] = derivative
     return gaussian_filter(input, sigma, order, output, mode, cval, **kwargs)

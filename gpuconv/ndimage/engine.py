@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuconv import arrays
 from gpuconv.api import run
 from gpuconv.boundary import MODES, source_index
-from gpuconv.factors import Factors
 from gpuconv.ndimage.ready import Filter, Ready, kept, ready
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def compute(output: Array, x: Array, found: Ready, how: How) -> None:
         call, module = found.chosen
         target = None if overlaps else fold.view(output)
         y = np.empty(call.problem.y_shape, output.dtype, like=output) if target is None else target
-        w = found.w if isinstance(found.w, Factors) else np.asarray(found.w, like=x)
-        module.run(call, fold.apply(x), w, y, None, found.packed)
+        module.run(call, arrays.bare(fold.apply(x)), found.w, arrays.bare(y), None, found.packed)
         if found.otherwise is not None and not _is_finite(y):
             compute(output, x, found.otherwise, how)
             return
@@ -80,7 +79,7 @@ def compute(output: Array, x: Array, found: Ready, how: How) -> None:
     target = fold.view(output) if output.dtype == found.sums and not overlaps else None
     geometry = found.geometry
     result = run(
-        "forward", fold.rank, fold.apply(x.astype(found.sums, copy=False)), np.asarray(found.w, like=x), None,
+        "forward", fold.rank, fold.apply(x.astype(found.sums, copy=False)), found.w, None,
         (geometry.steps, geometry.padding, 0, geometry.dilation, 1, geometry.mode, "channels_first"), found.precision,
         how.backend, "auto", target, names=("input", "weights"), padding_value=geometry.fill,
     )  # fmt: skip
@@ -175,11 +174,28 @@ def _shifted(x: Array, axis: int, shift: int, count: int, f: Filter, cval: Any) 
     """Return the elements of `x` at shift, shift + step ... along an axis, beyond its ends those of the border."""
     code, n = 0 if f.mode == "valid" else MODES.index(f.mode), x.shape[axis]
     places = [source_index(code, i * f.steps[axis] + shift, n) for i in range(count)]
-    taken = np.take(x, places, axis)
-    if -1 in places:
-        taken = taken.astype(np.float64)
-        taken[(slice(None),) * axis + ([place < 0 for place in places],)] = cval
+    before = (slice(None),) * axis
+    shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
+    taken = np.empty(shape, np.float64 if -1 in places else x.dtype, like=x)
+    first = 0
+    while first < count:
+        # Elements the same distance apart are taken at once, and so are those that the border fills.
+        end, step = first + 1, places[first + 1] - places[first] if first + 1 < count else 1
+        while end < count and places[end] - places[end - 1] == step and (places[end] < 0) == (places[first] < 0):
+            end += 1
+        run = (*before, slice(first, end))
+        if places[first] < 0:
+            taken[run] = cval
+        else:
+            taken[run] = x[(*before, _slice(places[first], step if end > first + 1 else 1, end - first))]
+        first = end
     return taken
+
+
+def _slice(first: int, step: int, count: int) -> slice:
+    """Return the slice of `count` elements from `first` on; of one element, to be broadcast, where the step is 0."""
+    end = first + step * count
+    return slice(first, first + 1) if step == 0 else slice(first, None if end < 0 else end, step)
 
 
 def store(output: Array, values: Array) -> None:
@@ -194,6 +210,6 @@ def store(output: Array, values: Array) -> None:
         elif output.dtype.kind == "i":
             output[...] = values.astype(np.int64).astype(output.dtype)
         elif output.dtype.kind == "b":
-            output[...] = np.trunc(values) != 0
+            output[...] = ~(np.abs(values) < 1)
         else:
             np.copyto(output, values, casting="unsafe")

@@ -112,11 +112,21 @@ class Fold:
 
 
 @functools.lru_cache(maxsize=1024)
-def fold_of(kernel: tuple[int, ...], x_shape: tuple[int, ...], steps: tuple[int, ...], *, bank: bool = False) -> Fold:
-    """Return the fold of an array for weights of so many elements along its axes, and so many steps between outputs."""
+def fold_of(
+    kernel: tuple[int, ...],
+    x_shape: tuple[int, ...],
+    steps: tuple[int, ...],
+    *,
+    bank: bool = False,
+    on_cpu: bool = True,
+) -> Fold:
+    """Return the fold of an array for weights of so many elements along its axes, and so many steps between outputs.
+
+    Pixels are one with the axis before them on the CPU only: a GPU has no vectors to fill.
+    """
     last = max((axis for axis, k in enumerate(kernel) if k > 1), default=len(kernel))
     pixel = math.prod(x_shape[last + 1 :])
-    if last + 1 >= len(kernel) or pixel > _NARROW:
+    if last + 1 >= len(kernel) or pixel > _NARROW or not on_cpu:
         return Fold(kernel, bank=bank)
     is_flat = pixel == 1 or (steps[last] == 1 and math.prod(kernel) <= _MOST_FLAT)
     return Fold(kernel, bank=bank, pixel=pixel if is_flat else 0, apart=not is_flat)

@@ -92,13 +92,13 @@ class How(NamedTuple):
     backend: str = "cpu"
 
     @classmethod
-    def make(cls, x: Any, dtype: Any, precision: str, backend: str) -> How:
-        """Return the meaning of a caller's arguments for the input `x`.
+    def make(cls, x: Any, dtype: Any, precision: str, backend: str, *others: Any) -> How:
+        """Return the meaning of a caller's arguments for the input `x` and other arrays that a filter reads.
 
         Raises
         ------
         UnsupportedError
-            For an unknown name.
+            For an unknown name, or `backend="cpu"` and an array in a GPU's memory.
         """
         if dtype is not None and dtype != "same":
             try:
@@ -111,10 +111,10 @@ class How(NamedTuple):
         if precision not in dispatch.PRECISIONS:
             valid = ", ".join(map(repr, dispatch.PRECISIONS))
             raise UnsupportedError(f"precision={precision!r} is unknown; valid are {valid}")
-        home = arrays.home(x)
         if backend == "auto":
-            return cls(dtype, precision, home)
+            return cls(dtype, precision, arrays.home(x, *others))
         dispatch.backend(backend)
+        arrays.check_home(backend, x, *others)
         return cls(dtype, precision, backend)
 
     def sums(self, x: np.dtype[Any], output: np.dtype[Any], *, is_long: bool, is_exact: bool = False) -> np.dtype[Any]:

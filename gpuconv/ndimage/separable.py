@@ -35,7 +35,7 @@ def filter_passes(
         parts = [(step.weights.sum(), np.abs(step.weights).sum()) for step in passes]
         return math.prod(part for part, _ in parts), math.prod(size for _, size in parts)
 
-    check_missing(nan, mask, x, sums)
+    mask = check_missing(nan, mask, x, sums)
     result = prepare_output(
         output, x, passes_shape(whole, x.shape), is_complex=is_complex and bool(passes or promotes), promotes=promotes,
         out=out,

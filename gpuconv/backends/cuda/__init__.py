@@ -20,8 +20,8 @@ from gpuconv.errors import UnsupportedError
 __all__ = ["ALGORITHMS", "INSTALL", "Device", "device", "named_device", "unavailable", "wait"]
 
 ALGORITHMS = (
-    "direct", "implicit_gemm", "winograd", "stencil", "implicit_gemm_mma", "raw_depthwise", "raw_stencil", "gemm",
-    "fft",
+    "direct", "implicit_gemm", "winograd", "stencil", "implicit_gemm_mma", "raw_depthwise", "raw_stencil",
+    "gemm", "fft",
 )  # fmt: skip
 
 INSTALL = 'pip install "gpuconv[cuda12]" or, for a driver of CUDA 13, "gpuconv[cuda13]"'

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
-__all__ = ["cost", "pack", "run", "supports", "temporary"]
+__all__ = ["cost", "pack", "run", "supports", "temporary", "workspace"]
 
 _DTYPES = ("float16", "float32", "float64", "complex64", "complex128")
 _FEWEST = 24
@@ -112,6 +112,11 @@ def temporary(call: Call) -> int:
     weights = q.out_channels * (q.in_channels // q.groups) * math.prod(cut.sizes) * 2 * bytes_of_a_sum(call)
     row = _row_bytes(call, q, cut)
     return weights + min(max(row, tuning.CUDA_FFT_TEMPORARY), row * cut.tiles[0] * q.batch)
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of the weights on the GPU, transformed, and of the transforms."""
+    return temporary(call) + math.prod(call.problem.w_shape) * to_numpy(call.dtype).itemsize
 
 
 @batches.split(temporary=temporary)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
-__all__ = ["cost", "pack", "run", "supports", "temporary"]
+__all__ = ["cost", "pack", "run", "supports", "temporary", "workspace"]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 _MOST = (1 << 31) - 1
@@ -76,6 +76,11 @@ def temporary(call: Call) -> int:
     if call.operation == "weight_gradient":
         return windows + itemsize * math.prod(p.y_shape)
     return 0 if _is_pointwise(p) else windows
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of the weights on the GPU and of the windows that are written down."""
+    return temporary(call) + math.prod(call.problem.w_shape) * to_numpy(call.dtype).itemsize
 
 
 @batches.split(temporary=temporary)
