@@ -114,7 +114,7 @@ def low_rank(weights: Any, dtype: Any, most: int = 1, tolerance: float = 0.0) ->
     if (exact and (most == 1 or not weights.all())) or not np.isfinite(weights).all():
         return None
     left, values, right = np.linalg.svd(np.asarray(weights, np.float64), full_matrices=False)
-    allowed = (epsilon + tolerance) * np.abs(weights).sum()
+    allowed = (4 * epsilon + tolerance) * np.abs(weights).sum()
     terms = []
     rest = np.array(weights, np.float64)
     for k in range(min(most, values.size)):

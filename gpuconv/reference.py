@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["forward", "input_gradient", "transposed", "weight_gradient"]
+__all__ = ["activated", "forward", "input_gradient", "transposed", "weight_gradient"]
 
 _NUMPY_PAD = {"zeros": "constant", "nearest": "edge", "symmetric": "symmetric", "mirror": "reflect", "wrap": "wrap"}
 
 
-def forward(problem: ConvProblem, x: Array, w: Array, bias: Array | None = None) -> Array:
+def forward(problem: ConvProblem, x: Array, w: Array, bias: Array | None = None, activation: str = "") -> Array:
     """Return y[n, o, j] = bias[o] + sum over c and t of w[o, c, t] * padded_x[n, c, j*stride + t*dilation]."""
     padded, kernel = _padded(problem, _wide(_grouped(problem, x))), _grouped_kernel(problem, _wide(w))
     y = np.zeros((problem.batch, *kernel.shape[:2], *problem.output), padded.dtype)
     for tap, window in _taps(problem):
         y += np.einsum("ngc...,goc->ngo...", padded[window], kernel[(..., *tap)])
-    return _finish(problem, y, problem.y_shape, x.dtype, bias)
+    return _finish(problem, y, problem.y_shape, x.dtype, bias, activation)
 
 
-def transposed(problem: ConvProblem, y: Array, w: Array, bias: Array | None = None) -> Array:
+def transposed(problem: ConvProblem, y: Array, w: Array, bias: Array | None = None, activation: str = "") -> Array:
     """Return the transpose of `forward` applied to y: each y is spread over the x that it was a sum of."""
     dy, kernel = _wide(_grouped(problem, y)), _grouped_kernel(problem, _wide(w))
     padded = np.zeros((problem.batch, problem.groups, kernel.shape[2], *_padded_size(problem)), dy.dtype)
     for tap, window in _taps(problem):
         padded[window] += np.einsum("ngo...,goc->ngc...", dy, kernel[(..., *tap)])
-    return _finish(problem, _folded(problem, padded), problem.x_shape, y.dtype, bias)
+    return _finish(problem, _folded(problem, padded), problem.x_shape, y.dtype, bias, activation)
 
 
 def input_gradient(problem: ConvProblem, y: Array, w: Array) -> Array:
@@ -59,6 +59,22 @@ def weight_gradient(problem: ConvProblem, x: Array, y: Array) -> Array:
         flat = padded[window].reshape(*padded.shape[:3], places)
         dw[(..., *tap)] = np.einsum("ngoj,ngcj->goc", dy.reshape(*dy.shape[:3], places), flat)
     return dw.reshape(problem.w_shape).astype(result_dtype(x.dtype))
+
+
+def activated(name: str, a: Array) -> Array:
+    """Return an activation of floats, in float64: max(a, 0), a * Phi(a), that by a tanh, or a * sigmoid(a)."""
+    a = a.astype(np.float64)
+    with np.errstate(all="ignore"):
+        if name == "relu":
+            return np.where(a < 0, 0.0, a)
+        if name == "gelu":
+            factor: Array = np.vectorize(math.erfc, otypes=[np.float64])(-a / math.sqrt(2)) / 2
+        elif name == "gelu_tanh":
+            factor = (1 + np.tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * a**3))) / 2
+        else:
+            factor = 1 / (1 + np.exp(-a))
+        result: Array = a * factor
+        return result
 
 
 def _taps(problem: ConvProblem) -> Iterator[tuple[Any, Any]]:
@@ -145,12 +161,19 @@ def _folded(problem: ConvProblem, padded: Array) -> Array:
 
 
 def _finish(
-    problem: ConvProblem, grouped: Array, shape: tuple[int, ...], dtype: np.dtype[Any], bias: Array | None
+    problem: ConvProblem,
+    grouped: Array,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    bias: Array | None,
+    activation: str,
 ) -> Array:
-    """Return the grouped result with its bias, in the caller's layout and dtype."""
+    """Return the grouped result with its bias and activation, in the caller's layout and dtype."""
     result = grouped.reshape(grouped.shape[0], grouped.shape[1] * grouped.shape[2], *grouped.shape[3:])
     if bias is not None:
         result = result + _wide(bias).reshape(-1, *(1,) * problem.rank)
+    if activation:
+        result = activated(activation, result)
     if problem.layout == "channels_last":
         result = np.moveaxis(result, 1, -1)
     return np.ascontiguousarray(result).reshape(shape).astype(result_dtype(dtype))

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
 
 __all__ = [
-    "DTYPES", "OPERATIONS", "Engine", "assert_close", "assert_same_specials", "compute", "engines", "environment",
-    "expected", "inputs", "makes", "marks", "opened", "poisoned", "python", "random_array", "reachable",
+    "DTYPES", "OPERATIONS", "Engine", "assert_activated", "assert_close", "assert_same_specials", "compute", "engines",
+    "environment", "expected", "inputs", "makes", "marks", "opened", "poisoned", "python", "random_array", "reachable",
     "reduction_length", "rng", "simulated", "tolerance", "within",
 ]  # fmt: skip
 
@@ -150,6 +150,22 @@ def assert_close(actual: Any, wanted: Any, tolerances: tuple[float, float], what
         got = (actual if actual.shape == wrong.shape else a)[wrong][:4]
         due = (wanted if wanted.shape == wrong.shape else b)[wrong][:4]
         raise AssertionError(f"{what}: {wrong.sum()} of {wrong.size} elements differ, at {places}: {got}, not {due}")
+
+
+def assert_activated(actual: Any, before: Array, name: str, tolerances: tuple[float, float]) -> None:
+    """Assert that an activation was applied to what is within tolerance of `before`, the oracle's result without it."""
+    relative, absolute = tolerances
+    z = before.astype(np.float64)
+    with np.errstate(all="ignore"):
+        # Two roundings of z: the oracle's, and that of a result to which the activation is applied afterwards.
+        off = np.where(np.isfinite(z), absolute + 2 * relative * np.abs(z), 0)
+        wanted = reference.activated(name, z)
+        slack = np.maximum(*(np.abs(reference.activated(name, z + sign * off) - wanted) for sign in (-1, 1)))
+        slack += off**2 + relative * np.abs(wanted) + 16 * float(np.finfo(np.float32).eps) ** (1 + (absolute < 1e-12))
+        wrong = ~(np.abs(np.asarray(actual).astype(np.float64) - wanted) <= slack) & np.isfinite(wanted)
+    assert actual.shape == wanted.shape
+    np.testing.assert_array_equal(np.isnan(np.asarray(actual, np.float64)), np.isnan(wanted))
+    assert not wrong.any(), f"{name}: {wrong.sum()} of {wrong.size} elements, at {np.argwhere(wrong)[:4].tolist()}"
 
 
 def assert_same_specials(actual: np.ndarray, wanted: np.ndarray, what: str) -> None:

@@ -31,6 +31,10 @@ _CONV = """{n}-d convolution, in the machine-learning sense (a correlation), of 
         or "causal" (all of it before).
     groups : int
         Channel groups that are convolved apart; C for a depthwise convolution.
+    activation : {{"relu", "gelu", "gelu_tanh", "silu"}}, optional
+        Applied to the result after the bias, in the precision of the sums where the algorithm fuses it and of the
+        result elsewhere: max(y, 0), y * Phi(y) with the normal distribution's Phi, the same with Phi's approximation
+        by a tanh, or y / (1 + exp(-y)), as torch's. Floats only. `gpuconv.grad` does not know of it.
     padding_mode : str
         What lies outside: "zeros", "nearest", "symmetric", "mirror" or "wrap", or the same under SciPy's, torch's,
         numpy.pad's or OpenCV's name. "reflect" is torch's and NumPy's: our "mirror", the edge element not repeated.
@@ -97,6 +101,7 @@ def conv1d(
     dilation: Any = 1,
     groups: int = 1,
     *,
+    activation: str | None = None,
     padding_mode: str = "zeros",
     layout: str = "channels_first",
     precision: str = "high",
@@ -105,7 +110,7 @@ def conv1d(
     out: Any = None,
 ) -> Any:
     geometry = (stride, padding, 0, dilation, groups, padding_mode, layout)
-    return run("forward", 1, x, w, bias, geometry, precision, backend, algorithm, out)
+    return run("forward", 1, x, w, bias, geometry, precision, backend, algorithm, out, activation=activation)
 
 
 @public(
@@ -128,6 +133,7 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
     *,
+    activation: str | None = None,
     padding_mode: str = "zeros",
     layout: str = "channels_first",
     precision: str = "high",
@@ -136,7 +142,7 @@ def conv2d(
     out: Any = None,
 ) -> Any:
     geometry = (stride, padding, 0, dilation, groups, padding_mode, layout)
-    return run("forward", 2, x, w, bias, geometry, precision, backend, algorithm, out)
+    return run("forward", 2, x, w, bias, geometry, precision, backend, algorithm, out, activation=activation)
 
 
 @public(
@@ -155,6 +161,7 @@ def conv3d(
     dilation: Any = 1,
     groups: int = 1,
     *,
+    activation: str | None = None,
     padding_mode: str = "zeros",
     layout: str = "channels_first",
     precision: str = "high",
@@ -163,4 +170,4 @@ def conv3d(
     out: Any = None,
 ) -> Any:
     geometry = (stride, padding, 0, dilation, groups, padding_mode, layout)
-    return run("forward", 3, x, w, bias, geometry, precision, backend, algorithm, out)
+    return run("forward", 3, x, w, bias, geometry, precision, backend, algorithm, out, activation=activation)

@@ -6,6 +6,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
+from gpuconv import activation as activations
 from gpuconv import arrays, dispatch
 from gpuconv.dispatch import Call
 from gpuconv.dtypes import check_pair, result_dtype, to_numpy
@@ -31,12 +32,14 @@ def run(
     names: tuple[str, str] = ("x", "w"),
     packed: Any = None,
     padding_value: float = 0.0,
+    activation: str | None = None,
 ) -> Any:
     """Check, choose, allocate and compute: the one way of every public function.
 
     `x` and `w` are the two arrays that the operation reads, in its caller's order, `names` their
     names for messages, and `written_shape` the shape of the result where a gradient is asked for.
-    `padding_value` is what the "zeros" border of a forward operation holds.
+    `padding_value` is what the "zeros" border of a forward operation holds; `activation` is applied to the result of
+    a forward or transposed operation, after the bias.
     """
     if backend == "auto":
         backend = arrays.home(x, w, bias, out)
@@ -46,9 +49,10 @@ def run(
     dtype = check_pair(first.dtype, second.dtype, names)
     key = (
         operation, rank, first.shape, second.shape, written_shape, dtype, geometry, precision, backend, algorithm,
-        padding_value,
+        padding_value, activation,
     )  # fmt: skip
-    call, module = (_ready if _is_plain(geometry) and _is_plain(written_shape) else _ready.__wrapped__)(*key)
+    plain = _is_plain(geometry) and _is_plain(written_shape) and _is_plain(activation)
+    call, module = (_ready if plain else _ready.__wrapped__)(*key)
     problem: ConvProblem = call.problem
     *_, shape = problem.shapes(operation)
     result_type = result_dtype(first.dtype)
@@ -67,6 +71,8 @@ def run(
             module.run(call, first, result, second, bias_array, packed)
         else:
             module.run(call, result, second, first, bias_array, packed)
+        if call.activation:
+            activations.finish(call, module, backend, result)
     return arrays.give_back(result, x) if out is None else out
 
 
@@ -89,9 +95,10 @@ def _ready(
     backend: str,
     algorithm: str,
     padding_value: float,
+    activation: Any,
 ) -> tuple[Call, ModuleType]:
     """Return the call that the arguments mean and the algorithm that serves it."""
-    call = make_call(operation, rank, first, second, written, dtype, geometry, precision, padding_value)
+    call = make_call(operation, rank, first, second, written, dtype, geometry, precision, padding_value, activation)
     # Before the choice: what cannot be held need not be planned.
     if backend != "cuda":
         arrays.check_size(call.problem.shapes(operation)[2], result_dtype(to_numpy(dtype)))
@@ -108,12 +115,14 @@ def make_call(
     geometry: tuple[Any, ...],
     precision: str,
     padding_value: float = 0.0,
+    activation: str | None = None,
 ) -> Call:
     """Return the validated call for two shapes read and, for a gradient, the shape written."""
     if precision not in dispatch.PRECISIONS:
         raise UnsupportedError(
             f"precision={precision!r} is unknown; valid are {', '.join(map(repr, dispatch.PRECISIONS))}"
         )
+    activated = activations.check(activation, dtype)
     stride, padding, output_padding, dilation, groups, padding_mode, layout = geometry
     common = {
         "rank": rank,
@@ -137,7 +146,7 @@ def make_call(
                 f"dy has shape {tuple(dy_shape)}; the convolution of x {problem.x_shape} with w {problem.w_shape} "
                 f"gives {problem.y_shape}"
             )
-    return Call(problem, operation, dtype, precision)
+    return Call(problem, operation, dtype, precision, activation=activated)
 
 
 def bias_channels(call: Call) -> int:

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "explain", "plan"]
 
 
-def explain(function: Callable[..., Any], *args: Any, device: str | None = None, **arguments: Any) -> Explanation:
-    """Return what ``function(*args, **arguments)`` would run, and why not the other algorithms; nothing is computed.
+def explain(
+    function: Callable[..., Any], *args: Any, device: str | None = None, measure: bool = False, **arguments: Any
+) -> Explanation:
+    """Return what ``function(*args, **arguments)`` would run, and why not the other algorithms.
+
+    Nothing is computed but with `measure`.
 
     Parameters
     ----------
@@ -29,12 +33,16 @@ def explain(function: Callable[..., Any], *args: Any, device: str | None = None,
     device : str, optional
         A class of GPU, such as "a100" or "h200", to explain the CUDA backend for whether one is there or not. The
         estimates are computed from its data sheet.
+    measure : bool
+        Whether to time the call with every algorithm that can serve it on its backend, some tenths of a second each,
+        with a bar on stderr.
 
     Returns
     -------
     Explanation
-        ``problem``, ``flops``, ``bytes``, ``rows`` (each with ``backend``, ``algorithm``, ``reason`` and the estimated
-        ``seconds``) and ``chosen``, the row that would run. Its `str` is a table.
+        ``problem``, ``flops``, ``bytes``, ``rows`` and ``chosen``, the row that would run. A row has ``backend``,
+        ``algorithm``, ``reason``, the estimated ``seconds`` that choices go by, ``tabulated``, the estimate without
+        what `gpuconv tune` found on this machine, and ``measured``. The `str` of an explanation is a table.
 
     Examples
     --------
@@ -59,8 +67,16 @@ def explain(function: Callable[..., Any], *args: Any, device: str | None = None,
         backend = arrays.home(first, second) if device is None else "cuda"
     first, second = arrays.adopt(first), arrays.adopt(second)
     dtype = check_pair(first.dtype, second.dtype, names)
-    call = make_call(operation, rank, first.shape, second.shape, written, dtype, geometry_of(a), a["precision"])
-    return dispatch.explain(call, backend, a["algorithm"], device)
+    call = make_call(
+        operation, rank, first.shape, second.shape, written, dtype, geometry_of(a), a["precision"],
+        activation=a.get("activation"),
+    )  # fmt: skip
+    explanation = dispatch.explain(call, backend, a["algorithm"], device)
+    if measure:
+        if device is not None:
+            raise UnsupportedError(f"device={device!r} with measure=True: only the device that is here can be measured")
+        explanation.measure(lambda name: function(**{**a, "backend": backend, "algorithm": name, "out": None}), backend)
+    return explanation
 
 
 class Plan:
@@ -100,7 +116,10 @@ class Plan:
             a["bias"] = arrays.snapshot(a["bias"])
             arguments = {**arguments, "bias": a["bias"]}
         self._state = (function, tuple(x_shape), weights, arguments, max_workspace)
-        call = make_call(operation, rank, self._state[1], weights.shape, None, dtype, geometry_of(a), a["precision"])
+        call = make_call(
+            operation, rank, self._state[1], weights.shape, None, dtype, geometry_of(a), a["precision"],
+            activation=a["activation"],
+        )  # fmt: skip
         arrays.check_bias(a["bias"], bias_channels(call), result_dtype(weights.dtype))
         module = dispatch.choose(call, self._backend, a["algorithm"], max_workspace)
         # Calls name what was chosen here: the packed weights are in its form.
@@ -118,7 +137,7 @@ class Plan:
             raise ShapeError(f"x has shape {shape}; this plan takes {self._state[1]}")
         return run(
             operation, rank, x, w, a["bias"], geometry_of(a), a["precision"], self._backend, a["algorithm"], out,
-            packed=self._packed,
+            packed=self._packed, activation=a["activation"],
         )  # fmt: skip
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -27,6 +27,8 @@ _TRANSPOSED = """{n}-d transposed convolution: the transpose of the linear map t
     output_padding : int or tuple of int
         Elements added at the end of each axis; less than the larger of stride and dilation.
     groups : int
+    activation : {{"relu", "gelu", "gelu_tanh", "silu"}}, optional
+        As for `conv{n}d`.
     padding_mode : str
         "zeros", the only border that a transposed convolution has.
     layout, precision, backend, algorithm, out
@@ -71,6 +73,7 @@ def conv_transpose1d(
     groups: int = 1,
     dilation: Any = 1,
     *,
+    activation: str | None = None,
     padding_mode: str = "zeros",
     layout: str = "channels_first",
     precision: str = "high",
@@ -79,7 +82,7 @@ def conv_transpose1d(
     out: Any = None,
 ) -> Any:
     geometry = (stride, padding, output_padding, dilation, groups, padding_mode, layout)
-    return run("transposed", 1, x, w, bias, geometry, precision, backend, algorithm, out)
+    return run("transposed", 1, x, w, bias, geometry, precision, backend, algorithm, out, activation=activation)
 
 
 @public(
@@ -102,6 +105,7 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Any = 1,
     *,
+    activation: str | None = None,
     padding_mode: str = "zeros",
     layout: str = "channels_first",
     precision: str = "high",
@@ -110,7 +114,7 @@ def conv_transpose2d(
     out: Any = None,
 ) -> Any:
     geometry = (stride, padding, output_padding, dilation, groups, padding_mode, layout)
-    return run("transposed", 2, x, w, bias, geometry, precision, backend, algorithm, out)
+    return run("transposed", 2, x, w, bias, geometry, precision, backend, algorithm, out, activation=activation)
 
 
 @public(
@@ -130,6 +134,7 @@ def conv_transpose3d(
     groups: int = 1,
     dilation: Any = 1,
     *,
+    activation: str | None = None,
     padding_mode: str = "zeros",
     layout: str = "channels_first",
     precision: str = "high",
@@ -138,4 +143,4 @@ def conv_transpose3d(
     out: Any = None,
 ) -> Any:
     geometry = (stride, padding, output_padding, dilation, groups, padding_mode, layout)
-    return run("transposed", 3, x, w, bias, geometry, precision, backend, algorithm, out)
+    return run("transposed", 3, x, w, bias, geometry, precision, backend, algorithm, out, activation=activation)

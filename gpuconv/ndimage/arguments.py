@@ -192,7 +192,7 @@ def check_steps(step: Any, count: int) -> list[int]:
 
 def check_cval(cval: Any, x: Array, weights: Array | None = None) -> None:
     """Raise for a complex `cval` around real input: a TypeError, or with complex weights a ValueError, as in SciPy."""
-    if x.dtype.kind != "c" and np.iscomplexobj(cval):
+    if type(cval) is not float and x.dtype.kind != "c" and np.iscomplexobj(cval):
         kind = TypeError if weights is None or weights.dtype.kind != "c" else ValueError
         raise kind(f"cval={cval!r}: Cannot provide a complex-valued cval when the input is real.")
 

@@ -21,10 +21,11 @@ from gpuconv.ndimage.arguments import (
     per_axis,
     prepare_output,
 )
-from gpuconv.ndimage.engine import Filter, correlate_into
+from gpuconv.ndimage.engine import correlate_into
 from gpuconv.ndimage.missing import check_missing, present, run_present
 from gpuconv.ndimage.passes import Pass
 from gpuconv.ndimage.precision import How
+from gpuconv.ndimage.ready import Filter
 from gpuconv.ndimage.separable import filter_passes
 from gpuconv.ndimage.shared_docs import documented
 

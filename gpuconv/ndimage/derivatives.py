@@ -19,7 +19,7 @@ from gpuconv.ndimage.arguments import (
     prepare_output,
 )
 from gpuconv.ndimage.correlation import correlate1d
-from gpuconv.ndimage.passes import Pass, run_sum
+from gpuconv.ndimage.passes import Pass, Passes, run_sum
 from gpuconv.ndimage.precision import How
 from gpuconv.ndimage.separable import filter_passes
 from gpuconv.ndimage.shared_docs import documented
@@ -306,7 +306,7 @@ def laplace(
     x, result, axes, modes = _prepared(input, output, mode, axes, out)
     borders = [border(name) for name in modes]
     terms = [
-        [Pass(axis, _DIFFERENCE if axis == of else _ITSELF, name) for axis in axes]
+        Passes([Pass(axis, _DIFFERENCE if axis == of else _ITSELF, name) for axis in axes])
         for of, name in zip(axes, borders, strict=True)
     ]
     if len(axes) != 2 or not run_sum(x, terms, cval, result, how):
@@ -383,9 +383,7 @@ def _how(input: Any, dtype: Any = None, precision: str = "high", backend: str = 
     return How.make(input, dtype, precision, backend)
 
 
-def _gaussian_terms(
-    axes: tuple[int, ...], widths: list[Any], modes: list[Any], kwargs: dict[str, Any]
-) -> list[list[Pass]]:
+def _gaussian_terms(axes: tuple[int, ...], widths: list[Any], modes: list[Any], kwargs: dict[str, Any]) -> list[Passes]:
     """Return the passes of each axis's second derivative; [] where they are not those of `gaussian_filter`."""
     known = {"truncate", "radius", "dtype", "precision", "backend"}
     if len(axes) != 2 or min(widths) <= 1e-15 or not known.issuperset(kwargs):
@@ -393,10 +391,12 @@ def _gaussian_terms(
     truncate, radius = kwargs.get("truncate", 4.0), kwargs.get("radius")
     reach = per_axis("radius", radius, 2)
     return [
-        [
-            gaussian_pass(axis, widths[axis], 2 if axis == of else 0, border(name), truncate, reach[place])
-            for place, axis in enumerate(axes)
-        ]
+        Passes(
+            [
+                gaussian_pass(axis, widths[axis], 2 if axis == of else 0, border(name), truncate, reach[place])
+                for place, axis in enumerate(axes)
+            ]
+        )
         for of, name in zip(axes, modes, strict=True)
     ]
 

@@ -13,10 +13,10 @@ magnitudes times the largest magnitude of the input, a result of n weights then 
 the bounds of filters that work axis by axis add up. The bound is that of the worst order of signs and sizes. Of the
 images that the tests try, those of equal numbers come nearest, to 6 % of it.
 
-Sums of short integers under whole weights that float32 holds exactly are kept in it: see `is_exact_in_single`.
-
 ``precision="highest"`` keeps sums in float64 and uses no transform: SciPy's results, to the rounding of float64. It
 also gives exact zeros where all that a filter reaches is zero; of a transform rounding is left there.
+Where every sum is a whole number that float32 holds, as of 8-bit integers with few whole weights, the two are one, and
+float32 is what computes it.
 ``dtype="same"`` keeps sums in the input's precision, float32 for all of single precision, whatever their length, and
 ``dtype="float32"`` and ``"float64"`` are for any input. Results in integers are never computed by a transform, whose
 error may fall short of a whole number.
@@ -27,7 +27,8 @@ bfloat16.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,10 +36,7 @@ from gpuconv import arrays, dispatch
 from gpuconv.dtypes import name_of
 from gpuconv.errors import DtypeError, UnsupportedError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-__all__ = ["LARGEST_KERNEL", "LONGEST_PASS", "How", "between_passes", "bound", "is_exact_in_single"]
+__all__ = ["LARGEST_KERNEL", "LONGEST_PASS", "How", "between_passes", "bound", "is_exact"]
 
 LONGEST_PASS = 128
 LARGEST_KERNEL = 1024
@@ -59,36 +57,31 @@ def bound(terms: int, limit: int = LARGEST_KERNEL) -> float:
     return (min(terms, limit) / 2 + 4) * 2.0**-23
 
 
-def is_exact_in_single(
-    x: np.dtype[Any], output: np.dtype[Any], weights: NDArray[Any], divisor: float = 1.0, *, largest: float = 1.0
-) -> bool:
-    """Return whether sums of integers in float32 give what sums in float64 do.
-
-    They do where the weights are whole numbers and no sum can reach 2**24, `largest` being the most by which earlier
-    passes enlarge the input. A quotient of such a sum by a whole number that is not itself whole differs from the next
-    whole number by more than float32 rounds.
-
-    Examples
-    --------
-    >>> is_exact_in_single(np.dtype("uint8"), np.dtype("uint8"), np.ones(9), 9.0)
-    True
-    >>> is_exact_in_single(np.dtype("uint8"), np.dtype("uint8"), np.full(9, 1 / 9))
-    False
-    """
-    if x.kind not in "iu" or x.itemsize > 2 or output == np.float64 or weights.dtype.kind == "c":
-        return False
-    if divisor != np.rint(divisor) or not (weights == np.rint(weights)).all():
-        return False
-    limits = np.iinfo(x)
-    reach = float(np.abs(weights).sum()) * largest * max(limits.max, -limits.min)
-    return reach < 2.0**24 and abs(divisor) < 2.0**24
-
-
 def between_passes(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype of the values between the passes of a filter whose result has `dtype`."""
     if dtype.kind == "b":
         return np.dtype(np.uint8)
     return np.dtype(np.float32) if name_of(dtype) in ("float16", "bfloat16") else dtype
+
+
+def is_exact(x: np.dtype[Any], output: np.dtype[Any], weights: Any, fill: float) -> bool:
+    """Return whether sums in float32 give what sums in float64 do: all are whole, and less than 2**24.
+
+    A quotient that is not whole is further from the next whole number than rounding could take it.
+
+    Examples
+    --------
+    >>> is_exact(np.dtype("u1"), np.dtype("i2"), np.array([-1.0, 0.0, 1.0]), 0.0)
+    True
+    """
+    if x.kind not in "iu" or x.itemsize > 2 or weights.dtype.kind == "c":
+        return False
+    if output.kind not in "iu" and output != np.float32:
+        return False
+    largest = 1 << 8 * x.itemsize - (x.kind == "i")
+    if not abs(fill) <= largest or fill != math.floor(fill):
+        return False
+    return bool((weights == np.rint(weights)).all() and np.abs(weights).sum() * largest < 1 << 24)
 
 
 class How(NamedTuple):
@@ -124,11 +117,11 @@ class How(NamedTuple):
         arrays.check_home(backend, x, *others)
         return cls(dtype, precision, backend)
 
-    def sums(self, x: np.dtype[Any], output: np.dtype[Any], *, is_long: bool) -> np.dtype[Any]:
-        """Return the dtype of the sums of a filter; `is_long` says that they pass the limits above."""
+    def sums(self, x: np.dtype[Any], output: np.dtype[Any], *, is_long: bool, is_exact: bool = False) -> np.dtype[Any]:
+        """Return the dtype of a filter's sums; `is_long` says that they pass the limits above, `is_exact` see there."""
         if self.dtype not in (None, "same"):
             return np.dtype(self.dtype)
         single = name_of(x) in _SINGLE
         if self.dtype is None:
             single = single and name_of(output) in _SINGLE and self.precision != "highest" and not is_long
-        return np.dtype(np.float32 if single else np.float64)
+        return np.dtype(np.float32 if single or is_exact else np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
 import operator
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ __all__ = [
     "uniform_filter1d",
 ]
 
+_MOST_KEPT = 512
+"""Largest radius and size whose weights are kept for the next call."""
+
 
 def gaussian_weights(sigma: float, order: int, radius: int) -> Array:
     """Return a sampled Gaussian of 2*radius + 1 weights and sum 1, or its derivative, as a correlation's weights.
@@ -60,7 +64,13 @@ def gaussian_pass(axis: int, sigma: Any, order: Any, mode: str, truncate: float,
         raise ValueError(f"radius={reach!r}: Radius must be a nonnegative integer.")
     if order < 0:
         raise ValueError(f"order={order!r}: order must be non-negative")
-    return Pass(axis, gaussian_weights(float(sigma), order, int(reach)), mode, step=step)
+    make = _kept_gaussian if reach <= _MOST_KEPT else _kept_gaussian.__wrapped__
+    return make(axis, float(sigma), operator.index(order), mode, int(reach), step)
+
+
+@functools.lru_cache(maxsize=256)
+def _kept_gaussian(axis: int, sigma: float, order: int, mode: str, radius: int, step: int) -> Pass:
+    return Pass(axis, gaussian_weights(sigma, order, radius), mode, step=step)
 
 
 @documented
@@ -257,8 +267,14 @@ def _uniform_pass(axis: int, size: int, mode: str, origin: Any, step: int) -> Pa
     if size < 1:
         raise RuntimeError(f"size={size}: incorrect filter size; it must be at least 1")
     check_centred(mode, origin)
+    make = _kept_mean if size <= _MOST_KEPT else _kept_mean.__wrapped__
+    return make(axis, size, mode, check_origin(origin, size), step)
+
+
+@functools.lru_cache(maxsize=256)
+def _kept_mean(axis: int, size: int, mode: str, origin: int, step: int) -> Pass:
     # Sums of integers are exact, and so are the means that are integers; weights of 1/size would fall short of them.
-    return Pass(axis, np.ones(size), mode, check_origin(origin, size), float(size), step)
+    return Pass(axis, np.ones(size), mode, origin, float(size), step)
 
 
 @documented

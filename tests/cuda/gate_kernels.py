@@ -8,7 +8,9 @@ import itertools
 from typing import Any, NamedTuple
 
 from gpuconv import tuning
+from gpuconv.activation import NAMES
 from gpuconv.backends.cuda import (
+    activation_kernels,
     direct,
     direct_border,
     direct_gradient_kernels,
@@ -82,7 +84,9 @@ def variants(types):
         for tile, halo in itertools.product(tiles, (True, False)):
             if whole or (tile == tiles[0] and (halo or floats)):
                 name = f"direct {kind} {tile.positions}x{tile.outputs} {'halo' if halo else 'single'}"
-                kernel = direct_kernels.convolution(kind, tile, halo).py_func
+                # One with relu in place of one without: what it adds is little.
+                activation = "relu" if whole and tile == tiles[0] and not halo else ""
+                kernel = direct_kernels.convolution(kind, tile, halo, activation=activation).py_func
                 yield Variant(name, kernel, (x, sums, y, y, fill, numbers, types.int64), tile.threads)
         if whole:
             kernel = direct_kernels.convolution(kind, tiles[0], True, 2).py_func
@@ -103,20 +107,23 @@ def variants(types):
         x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
         tiles = implicit_gemm.tiles_of(kind, seen.sums.itemsize)
         for tile in tiles if kind == "float32" and not inside else tiles[:1]:
-            kernel = implicit_gemm_kernels.product(kind, tile, inside).py_func
+            kernel = implicit_gemm_kernels.product(
+                kind, tile, inside, "relu" if inside and kind == "float32" else ""
+            ).py_func
             name = f"implicit_gemm {kind} {tile.rows}x{tile.columns}{' channels inside' * inside}"
             signature = (x, sums, y, y, getattr(types, seen.sums.name), numbers, types.int64)
             yield Variant(name, kernel, signature, tile.threads)
-    for kind in ("float32", "bfloat16"):
+    for kind, size in (("float32", 2), ("float32", 4), ("bfloat16", 2)):
         seen = scalars.of(kind)
         x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
-        fill = getattr(types, seen.sums.name)
-        kernel = winograd_kernels.inputs(kind).py_func
-        yield Variant(f"winograd inputs {kind}", kernel, (x, sums, fill, numbers, types.int64), 256)
-        kernel = winograd_kernels.outputs(kind).py_func
-        yield Variant(f"winograd outputs {kind}", kernel, (sums, x, sums, y, y, fill, numbers, types.int64), 256)
-    kernel = winograd_kernels.weights("float32").py_func
-    yield Variant("winograd weights float32", kernel, (sums, sums, types.int64), 256)
+        fill, form = getattr(types, seen.sums.name), f"{kind} {size}x{size}"
+        kernel = winograd_kernels.inputs(kind, size).py_func
+        yield Variant(f"winograd inputs {form}", kernel, (x, sums, fill, numbers, types.int64), 256)
+        kernel = winograd_kernels.outputs(kind, size).py_func
+        yield Variant(f"winograd outputs {form}", kernel, (sums, x, sums, y, y, fill, numbers, types.int64), 256)
+        if kind == "float32":
+            kernel = winograd_kernels.weights(kind, size).py_func
+            yield Variant(f"winograd weights {form}", kernel, (sums, sums, types.int64), 256)
     for kind, height, width in STENCILS:
         seen = scalars.of(kind)
         x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
@@ -124,6 +131,14 @@ def variants(types):
         kernel = stencil_kernels.correlation(kind, height, width, strips).py_func
         signature = (x, sums, y, y, getattr(types, seen.sums.name), numbers, types.int64)
         yield Variant(f"stencil {kind} {height}x{width}", kernel, signature, strips.threads)
+        if (kind, height) == ("float32", 7):
+            kernel = stencil_kernels.correlation(kind, height, width, strips, "gelu").py_func
+            yield Variant("stencil float32 7x7 gelu", kernel, signature, strips.threads)
+    for kind, name in itertools.product(("float32", "bfloat16", "float64"), NAMES):
+        if kind == "float32" or name == "gelu":
+            array = flat(scalars.of(kind).storage)
+            kernel = activation_kernels.activating(name, kind).py_func
+            yield Variant(f"{name} {kind}", kernel, (array, array, types.int64), 256)
     for name, read, written in ELEMENTWISE:
         function, signature = elementwise(name, read, written, flat)
         yield Variant(f"elementwise {name} {' '.join(read)}", function, (*signature, numbers), 256)
@@ -131,10 +146,10 @@ def variants(types):
     yield Variant("find false", ndarray_kernels.find_false().py_func, (mask, mask), 256)
     x, y, sums = (flat(scalars.of(dtype).storage) for dtype in ("uint8", "int16", "float32"))
     signature = (x, sums, y, y, types.float32, numbers, types.int64)
-    kernel = direct_kernels.convolution("float32", tuning.CUDA_DIRECT_TILES[4][2], True, 1, False, ("uint8", "int16"))
+    kernel = direct_kernels.convolution("float32", tuning.CUDA_DIRECT_TILES[4][2], True, others=("uint8", "int16"))
     yield Variant("direct uint8 float32 int16", kernel.py_func, signature, 128)
     strips = stencil.strips_of(3, 3, 4)
-    kernel = stencil_kernels.correlation("float32", 3, 3, strips, ("uint8", "int16"))
+    kernel = stencil_kernels.correlation("float32", 3, 3, strips, others=("uint8", "int16"))
     yield Variant("stencil uint8 float32 int16", kernel.py_func, signature, strips.threads)
     for source, sums, result in SEPARABLE:
         space, number = separable.space_of(sums), getattr(types, sums)

@@ -2,8 +2,8 @@
 
 Prints a line of JSON for each kernel and target: registers, spilled bytes, shared memory and, where there is an
 nvdisasm, how often the instructions occur that the kernels are about. ``--all`` takes every kernel that can be chosen
-and not only some of each kind, ``--table`` prints the table of docs/kernels_cuda_raw.md. Ends with status 3 and the
-reason where NVIDIA's compiler library is missing.
+and not only some of each kind, ``--table`` prints the table of docs/kernels_cuda_raw.md; a word, only kernels whose
+names contain it. Ends with status 3 and the reason where NVIDIA's compiler library is missing.
 """
 
 import collections
@@ -18,7 +18,7 @@ import sys
 import tempfile
 
 from gpuconv.backends.cuda.raw_loader import compile_cubin
-from gpuconv.gpu_report import every_kernel
+from gpuconv.gpu_checks import every_kernel
 
 TARGETS = ("sm_80", "sm_90")
 COUNTED = ("HMMA", "IMMA", "LDSM", "LDGSTS", "LDG", "LDS", "DFMA", "LDL", "STL")
@@ -33,12 +33,18 @@ SOME = (
     "weight_gradient_UInt8_planes_64x32",
     "depthwise_Float16_7",
     "depthwise_Float32_any",
+    "implicit_gemm_BFloat16_vector_128x128_gelu",
+    "depthwise_Float16_7_gelu",
+    "stencil_Float32_7x7_at1",
+    "stencil_Float16_anyx31_at1",
+    "stencil_UInt8_3x3_at15",
 )
 
 
 def kernels(*, every):
     """Return every kernel, or some of each kind."""
-    found = [kernel for kernel in every_kernel() if every or kernel.name in SOME]
+    # An activation lengthens the code after the products; gelu's is the longest.
+    found = [kernel for kernel in (*every_kernel(), *every_kernel("gelu")) if every or kernel.name in SOME]
     assert every or len(found) == len(SOME)
     return found
 
@@ -135,9 +141,9 @@ def instructions(nvdisasm, cubin, name):
 
 def main():
     nvrtc, nvdisasm = library(), packaged("*/bin/nvdisasm") or shutil.which("nvdisasm")
-    rows = []
+    rows, word = [], next((word for word in sys.argv[1:] if not word.startswith("--")), "")
     for target in TARGETS:
-        for kernel in kernels(every="--all" in sys.argv):
+        for kernel in (one for one in kernels(every="--all" in sys.argv) if word in one.name):
             compiled = compile_cubin(nvrtc, kernel, target)
             row = {
                 "kernel": kernel.name, "target": target, "compiler": nvrtc.getVersion(),

@@ -9,6 +9,8 @@
 
 #include "fibers.h"
 
+#include <cmath>
+
 #define DEVICE inline
 #define __global__
 #define __launch_bounds__(...)
@@ -243,3 +245,6 @@ DEVICE uint32_t float_to_bits(float value) { return emulation::bits(value); }
 DEVICE float float16_to_float(uint16_t value) { return emulation::from_float16(value); }
 DEVICE uint16_t float_to_float16(float value) { return emulation::to_float16(value); }
 DEVICE uint16_t float_to_bfloat16(float value) { return emulation::to_bfloat16(value); }
+DEVICE float error_complement(float x) { return std::erfc(x); }
+DEVICE float hyperbolic_tangent(float x) { return std::tanh(x); }
+DEVICE float exponential(float x) { return std::exp(x); }

@@ -11,6 +11,7 @@ import numpy as np
 from gpuconv.backends.cuda.implicit_gemm_mma_geometry import Kernel, tiles_of
 from gpuconv.backends.cuda.raw_depthwise import Kernel as Depthwise
 from gpuconv.backends.cuda.raw_loader import as_bits
+from gpuconv.backends.cuda.raw_stencil import Kernel as Stencil
 
 HERE = Path(__file__).parent
 RAW = HERE.parents[1] / "gpuconv" / "backends" / "cuda" / "raw"
@@ -20,9 +21,9 @@ SANITIZERS = (
 )
 
 
-def _kernel(family, element, reads, rows, columns):
+def _kernel(family, element, reads, rows, columns, activation=""):
     (tile,) = (t for t in tiles_of(family, element, reads) if (t.rows, t.columns) == (rows, columns))
-    return Kernel(family, element, reads, tile)
+    return Kernel(family, element, reads, tile, activation)
 
 
 KERNELS = (
@@ -54,6 +55,10 @@ KERNELS = (
     _kernel("weight_gradient", "TF32x3", "vector", 128, 64),
     _kernel("weight_gradient", "TF32x3", "planes", 64, 64),
     _kernel("weight_gradient", "TF32x3", "gather", 64, 64),
+    _kernel("implicit_gemm", "Float16", "vector", 128, 128, "gelu"),
+    _kernel("implicit_gemm", "BFloat16", "vector", 64, 64, "relu"),
+    _kernel("implicit_gemm", "TF32", "gather", 128, 32, "gelu_tanh"),
+    _kernel("implicit_gemm", "TF32x3", "gather", 64, 64, "silu"),
 )
 """What is built for the host: every element in every way of reading, and among them every tile."""
 
@@ -65,7 +70,24 @@ DEPTHWISE = (
     Depthwise("Float32", 2),
     Depthwise("Float32", 7),
     Depthwise("Float32", 0),
+    Depthwise("Float16", 3, "silu"),
+    Depthwise("Float32", 0, "gelu"),
 )
+
+STENCIL = (
+    Stencil("Float32", 3, 3, 3, True),
+    Stencil("Float32", 3, 3, 3, False),
+    Stencil("Float32", 2, 4, 0, False),
+    Stencil("Float32", 0, 9, 1, True),
+    Stencil("Float16", 5, 5, 6, True),
+    Stencil("Float16", 3, 3, 7, False, "gelu"),
+    Stencil("BFloat16", 3, 3, 7, True, "silu"),
+    Stencil("BFloat16", 0, 2, 0, False),
+    Stencil("UInt8", 3, 3, 15, True),
+    Stencil("Int8", 0, 9, 12, False),
+)
+
+BUILT = KERNELS + DEPTHWISE + STENCIL
 
 
 def compiler():

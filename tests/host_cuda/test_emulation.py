@@ -19,9 +19,7 @@ if host_build.compiler() is None:
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     sanitize = host_build.sanitizer_library() is not None
-    return host_build.build(
-        host_build.KERNELS + host_build.DEPTHWISE, tmp_path_factory.mktemp("kernels"), sanitize=sanitize
-    )
+    return host_build.build(host_build.BUILT, tmp_path_factory.mktemp("kernels"), sanitize=sanitize)
 
 
 def environment(**variables):

@@ -220,9 +220,9 @@ _FILL, _DIVISOR, _ITSELF, _BIAS_STEP, _IN_PLACE = (
 )
 
 
-def pack(call: Call, w: Array) -> Array:
+def pack(call: Call, w: Array | Factors) -> Array:
     """Return the weights as the kernel reads them."""
-    return _correlation(call).pack(w)
+    return _correlation(call).pack(w.product(call.problem) if isinstance(w, Factors) else w)
 
 
 def run(
@@ -230,12 +230,11 @@ def run(
 ) -> None:
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
     correlation = _correlation(call)
-    weights, divisor = (w.product(call.problem), w.divisor) if isinstance(w, Factors) else (w, 1.0)
-    if call.operation == "weight_gradient":
+    if call.operation == "weight_gradient" and not isinstance(w, Factors):
         dense = y if y.strides[-1] == y.itemsize else np.ascontiguousarray(y)
         source = CODES[name_of(x.dtype)]
-        stencil_gradient.weight_gradient(call, weights, correlation.operand(x), correlation.operand(dense)[:-1], source)
+        stencil_gradient.weight_gradient(call, w, correlation.operand(x), correlation.operand(dense)[:-1], source)
         return
-    packed = correlation.pack(weights) if packed is None else packed
+    packed = pack(call, w) if packed is None else packed
     x, y = (x, y) if correlation.is_forward else (y, x)
-    correlation.run(x, y, bias, packed, divisor)
+    correlation.run(x, y, bias, packed, w.divisor if isinstance(w, Factors) else 1.0)

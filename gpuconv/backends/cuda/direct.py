@@ -18,7 +18,15 @@ import numpy as np
 
 from gpuconv import tuning
 from gpuconv.backends.cuda import batches, direct_gradient
-from gpuconv.backends.cuda.geometry import AxisStrides, axis_strides, bytes_of_a_sum, computed, refused, summed
+from gpuconv.backends.cuda.geometry import (
+    AxisStrides,
+    axis_strides,
+    bytes_of_a_sum,
+    bytes_of_gathered,
+    computed,
+    refused,
+    summed,
+)
 from gpuconv.dtypes import result_dtype, to_numpy
 from gpuconv.problem import AxisPhase, ConvProblem
 
@@ -30,7 +38,10 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.tuning import CudaTile
 
-__all__ = ["TAKES", "cost", "pack", "run", "supports", "tiles_of"]
+__all__ = ["FUSES", "TAKES", "cost", "pack", "run", "supports", "tiles_of", "workspace"]
+
+FUSES = ("relu",)
+"""What is longer keeps the compiler from unrolling the loop over a thread's results, whose sums then lie in memory."""
 
 TAKES = ("other dtypes",)
 _STAGED_COST = {True: 8, False: 24}
@@ -71,6 +82,11 @@ def _work(p: ConvProblem, parts: int, tiles: tuple[CudaTile, ...]) -> float:
         loads = tiling.tile.positions_per_thread + tiling.tile.outputs_per_thread + 8
         total += tiling.cost * (sums + loads) / sums
     return total * p.in_channels * parts * p.batch
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of the gathered weights and of their index."""
+    return bytes_of_gathered(call)
 
 
 def pack(call: Call, w: Array) -> Any:
@@ -119,10 +135,11 @@ def _convolve(call: Call, job: Job, read: Array, weights: Any, bias: Array | Non
     key = problem, tiles, kinds.parts, source.strides, target.strides, bias is not None
     offset = target.data if bias is None else job.read(bias, result_dtype(to_numpy(summed(call))).name, flat=True).data
     meta = job.resident(_numbers, *key)
+    activation = call.activation if call.activation in FUSES else ""
     fill, images = kinds.sums.type(problem.padding_value), problem.batch * problem.groups
     others = (call.dtype, call.result) if call.sums else None
     for part in _launches(*key)[0]:
-        kernel = direct_kernels.convolution(kinds.kind, part.tile, part.halo, kinds.parts, wide, others)
+        kernel = direct_kernels.convolution(kinds.kind, part.tile, part.halo, kinds.parts, wide, activation, others)
         for first in range(0, images, launch.GRID_Y):
             grid = part.blocks, min(launch.GRID_Y, images - first)
             numbers = meta[part.begin : part.end]

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numba import cuda
 
-from gpuconv.backends.cuda import launch, ndarray_kernels, scalars
+from gpuconv.backends.cuda import activation_kernels, launch, ndarray_kernels, scalars
 from gpuconv.boundary import source_index
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ _source = launch.compile_device_function(source_index)
 
 @launch.specialise
 def convolution(
-    kind: str, tile: CudaTile, halo: bool, parts: int = 1, wide: bool = False, others: tuple[str, str] | None = None
-) -> Any:
+    kind: str, tile: CudaTile, halo: bool, parts: int = 1, wide: bool = False, activation: str = "",
+    others: tuple[str, str] | None = None,
+) -> Any:  # fmt: skip
     """Return the kernel ``(x, w, bias, y, fill, meta, first)`` of one kind of number, tile and way of staging.
 
     `kind` and `parts` are those of `scalars.Scalars`. With `wide`, y keeps the sums as they are. `others`
@@ -67,7 +68,7 @@ def convolution(
     shared_type = scalars.numba_type(seen.sums)
     zero = seen.sums.type(0)
     load, load_bias = scalars.loader(kind), scalars.loader(seen.result)
-    store = scalars.storer(seen.sums.name if wide else seen.result)
+    store = activation_kernels.storer(activation, seen.sums.name if wide else seen.result)
     if others is not None:
         load = ndarray_kernels.loader(others[0], seen.sums.name)
         store = ndarray_kernels.storer(scalars.of(others[1]).kind, seen.sums.name)

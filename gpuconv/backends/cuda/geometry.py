@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
-__all__ = ["AxisStrides", "axis_strides", "bytes_of_a_sum", "computed", "refused", "summed"]
+__all__ = ["AxisStrides", "axis_strides", "bytes_of_a_sum", "bytes_of_gathered", "computed", "refused", "summed"]
 
 
 def bytes_of_a_sum(call: Call) -> int:
@@ -28,6 +29,17 @@ def refused(call: Call) -> str | None:
     if call.result == "uint64":
         return f"it does not turn {call.dtype} into uint64"
     return None
+
+
+def bytes_of_gathered(call: Call, of_an_index: int = 0) -> int:
+    """Return the bytes of gathered weights and of the index that they are gathered by, which stays on the GPU.
+
+    A number of the index has as many bytes as it says, else four, or eight where the weights are very many.
+    """
+    count = math.prod(call.problem.w_shape)
+    # A complex weight is a matrix of two by two.
+    numbers = count * 4 if call.is_complex else count
+    return numbers * (bytes_of_a_sum(call) + (of_an_index or (4 if count < 1 << 29 else 8)))
 
 
 def computed(call: Call) -> ConvProblem:

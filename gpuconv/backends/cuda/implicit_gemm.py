@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuconv import tuning
 from gpuconv.backends.cuda import batches
-from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, computed
+from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, bytes_of_gathered, computed
 from gpuconv.dtypes import result_dtype, to_numpy
 from gpuconv.problem import AxisPhase
 
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
     from gpuconv.tuning import GemmTile
 
-__all__ = ["cost", "pack", "run", "supports", "tile_of", "tiles_of"]
+__all__ = ["FUSES", "cost", "pack", "run", "supports", "tile_of", "tiles_of", "workspace"]
+
+FUSES = ("relu",)
+"""As of `direct`."""
 
 _WHOLE_AXIS = AxisPhase(0, 1, 1, 1, ((0, 0),))
 """The phase of an axis that a problem of lower rank has not got."""
@@ -77,6 +80,11 @@ def tile_of(p: ConvProblem, tiles: tuple[GemmTile, ...]) -> GemmTile:
     return min(tiles, key=lambda tile: _up(rows, tile.rows) * _up(columns, tile.columns))
 
 
+def workspace(call: Call) -> int:
+    """Return the bytes of the gathered weights and of their index."""
+    return bytes_of_gathered(call)
+
+
 def pack(call: Call, w: Array) -> Any:
     """Return the weights on the GPU: phase after phase, each (groups, taps, inputs, outputs)."""
     from gpuconv.backends.cuda import memory
@@ -122,7 +130,9 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: An
         weights = _packed(call, w, job) if packed is None else packed
         source, target = job.read(read, call.dtype), job.write(written, call.dtype)
         strides = axis_strides(p, source.strides)
-        kernel = implicit_gemm_kernels.product(kinds.kind, tile, strides.channel < strides.axes[2])
+        activation = call.activation if call.activation in FUSES else ""
+        inside = strides.channel < strides.axes[2]
+        kernel = implicit_gemm_kernels.product(kinds.kind, tile, inside, activation)
         offset = target.data
         if bias is not None:
             offset = job.read(bias, result_dtype(to_numpy(call.dtype)).name, flat=True).data

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import cuda
 
-from gpuconv.backends.cuda import launch, scalars
+from gpuconv.backends.cuda import activation_kernels, launch, scalars
 from gpuconv.boundary import source_index
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _source = launch.compile_device_function(source_index)
 
 
 @launch.specialise
-def product(kind: str, tile: GemmTile, channels_inside: bool) -> Any:
+def product(kind: str, tile: GemmTile, channels_inside: bool, activation: str = "") -> Any:
     """Return the kernel ``(x, w, bias, y, fill, meta, first)`` of one kind of number and tile.
 
     A block computes `tile.rows` output channels of one group at `tile.columns` output positions; the grid's first axis
@@ -57,7 +57,8 @@ def product(kind: str, tile: GemmTile, channels_inside: bool) -> Any:
     seen = scalars.of(kind)
     shared_type = scalars.numba_type(seen.sums)
     zero = seen.sums.type(0)
-    load, load_bias, store = scalars.loader(kind), scalars.loader(seen.result), scalars.storer(seen.result)
+    load, load_bias = scalars.loader(kind), scalars.loader(seen.result)
+    store = activation_kernels.storer(activation, seen.result)
     rows, columns, depth, threads = tile.rows, tile.columns, tile.depth, tile.threads
     row_fours, column_fours = tile.rows_per_thread // 4, tile.columns_per_thread // 4
     row_step, column_step = rows // row_fours, columns // column_fours

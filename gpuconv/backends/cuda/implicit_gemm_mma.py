@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuconv import tuning
+from gpuconv.activation import NAMES
+from gpuconv.backends.cuda import batches, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
-from gpuconv.backends.cuda import raw_loader
 from gpuconv.dtypes import result_dtype, to_numpy
 
 if TYPE_CHECKING:
@@ -25,8 +26,21 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["LAUNCH", "compute", "cost", "missing", "pack", "packed_for", "run", "supports", "unreachable"]
+__all__ = [
+    "FUSES",
+    "LAUNCH",
+    "compute",
+    "cost",
+    "missing",
+    "pack",
+    "packed_for",
+    "run",
+    "supports",
+    "unreachable",
+    "workspace",
+]
 
+FUSES = NAMES
 _DTYPES = ("float16", "bfloat16", "float32", "int8", "uint8")
 _GRID_Y = 65535
 _LONGEST_AXIS = 1 << 29
@@ -79,13 +93,26 @@ def cost(call: Call, device: Device) -> float:
     return seconds + len(parts) * LAUNCH
 
 
+def workspace(call: Call) -> int:
+    """Return the bytes of the packed weights and of a split sum's parts."""
+    from gpuconv.backends.cuda import device
+
+    layouts = (call.problem.layout,) * 2
+    parts = geometry.launches(call, device().multiprocessors, geometry.reads_of(call, layouts), layouts)
+    weights = sum(part.weights_count for part in parts) * to_numpy(call.dtype).itemsize
+    return weights + max(part.sums for part in parts) * np.dtype(np.uint32).itemsize
+
+
 LAUNCH = 4e-6
 """Seconds of a launch. An estimate: not measured."""
 
 
 def pack(call: Call, w: Any) -> Any:
     """Return the weights on the GPU, in the kernel's order."""
-    return packed_for(raw_loader.runtime(), call, w)
+    with raw_loader.working(w) as runtime:
+        packed = packed_for(runtime, call, w)
+        runtime.synchronize()
+    return packed
 
 
 def packed_for(runtime: Any, call: Call, w: Any) -> Any:
@@ -93,9 +120,11 @@ def packed_for(runtime: Any, call: Call, w: Any) -> Any:
     return geometry.packed(runtime.xp, call, runtime.adopt(w).reshape(w.shape))
 
 
+@batches.split
 def run(call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
     """Write y (forward), x (transposed, input_gradient) or w (weight_gradient), every element of it."""
-    compute(raw_loader.runtime(), call, x, w, y, bias, packed)
+    with raw_loader.working(x, w, y, bias) as runtime:
+        compute(runtime, call, x, w, y, bias, packed)
 
 
 def compute(

@@ -69,11 +69,13 @@ class Kernel(NamedTuple):
     reads: str
     """How inputs are read, one of `Reads` in tile.cuh."""
     tile: tuning.TensorTile
+    activation: str = ""
 
     @property
     def name(self) -> str:
         """Name of the kernel, which says what it is."""
-        return f"{self.family}_{self.element}_{self.reads}_{self.tile.rows}x{self.tile.columns}"
+        words = [self.family, self.element, self.reads, f"{self.tile.rows}x{self.tile.columns}", self.activation]
+        return "_".join(filter(None, words))
 
     @property
     def second_pass(self) -> str:
@@ -93,6 +95,7 @@ class Kernel(NamedTuple):
             "READS": self.reads,
             "TILE": self.tile.constants,
             "BLOCKS": str(self.tile.blocks),
+            "ACTIVATION": self.activation or "none",
             "NAME": self.name,
             "NAME_OF_SECOND_PASS": self.second_pass,
         }
@@ -117,6 +120,8 @@ class Launch(NamedTuple):
     """The fields, but for pointers."""
     weights: int
     """Where the phase's weights begin, in elements."""
+    weights_count: int
+    """How many they are, with those that fill up chunks."""
     sums: int
     """Sums that the parts of a split sum are in all; 0 where it is not split."""
     cycles: float
@@ -162,11 +167,12 @@ def launches(
         family = "weight_gradient" if gradient else "implicit_gemm"
         tiles = tiles_of(family, element, reads) if only is None else (only,)
         kernel, splits, cycles = _kernel((family, element, reads), tiles, product, multiprocessors)
-        numbers["splits"] = splits
+        kernel, numbers["splits"] = kernel._replace(activation=call.activation), splits
         blocks = -(-product.rows // kernel.tile.rows) * -(-product.columns // kernel.tile.columns)
         sums = splits * product.groups * product.rows * product.columns if splits > 1 else 0
-        found.append(Launch(kernel, (blocks, splits), numbers, weights, sums, cycles))
-        weights += product.groups * product.columns * product.depth
+        count = product.groups * product.columns * product.depth
+        found.append(Launch(kernel, (blocks, splits), numbers, weights, count, sums, cycles))
+        weights += count
     return tuple(found)
 
 

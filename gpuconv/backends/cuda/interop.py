@@ -48,6 +48,16 @@ class DeviceArray(NamedTuple):
         """Bytes of an element."""
         return self.dtype.itemsize
 
+    @property
+    def c_contiguous(self) -> bool:
+        """Whether it lies in C order, without gaps."""
+        span = self.itemsize
+        for stride, n in zip(self.strides[::-1], self.shape[::-1], strict=True):
+            if n != 1 and stride != span:
+                return False
+            span *= n
+        return True
+
     def bounds(self) -> tuple[int, int]:
         """Return the first address of its memory and the one past the last."""
         if not self.size:

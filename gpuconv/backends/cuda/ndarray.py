@@ -86,7 +86,7 @@ class GpuArray(Holder, NDArrayOperatorsMixin):
 
     @property
     def flags(self) -> Any:
-        """Whether it may be written, as `writeable`."""
+        """Whether it may be written and lies in C order, as `writeable` and `c_contiguous`."""
         return self.memory
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class GpuArray(Holder, NDArrayOperatorsMixin):
         whole = interop.adopt(owner) if interop.is_on_gpu(owner) else None
         if whole is not None and (whole.pointer, whole.dtype, whole.size) == (
             self.memory.pointer, self.dtype, self.size,
-        ) and _dense(whole) and _dense(self.memory):  # fmt: skip
+        ) and whole.c_contiguous and self.memory.c_contiguous:  # fmt: skip
             return owner if whole.shape == self.shape else owner.reshape(self.shape)
         made = interop.allocate(self.shape, self.dtype, like)
         _apply("copy", (self,), GpuArray(made, like), self.dtype)
@@ -322,16 +322,6 @@ def _numbers(shape: tuple[int, ...], layouts: tuple[tuple[int, ...], ...]) -> ND
 def _shadow(shape: tuple[int, ...], dtype: np.dtype[Any], strides: tuple[int, ...]) -> NDArray[Any]:
     """Return a NumPy array of such a layout, over memory that is not there."""
     return np.lib.stride_tricks.as_strided(np.empty(1, dtype), shape, strides)
-
-
-def _dense(array: DeviceArray) -> bool:
-    """Return whether an array lies in C order."""
-    span = array.itemsize
-    for stride, n in zip(array.strides[::-1], array.shape[::-1], strict=True):
-        if n != 1 and stride != span:
-            return False
-        span *= n
-    return True
 
 
 @functools.lru_cache(maxsize=1024)

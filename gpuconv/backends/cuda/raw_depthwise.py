@@ -10,7 +10,8 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpuconv import tuning
-from gpuconv.backends.cuda import implicit_gemm_mma, raw_loader
+from gpuconv.activation import NAMES
+from gpuconv.backends.cuda import batches, implicit_gemm_mma, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.dtypes import to_numpy
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from gpuconv.backends.cuda import Device
     from gpuconv.dispatch import Call
 
-__all__ = ["Kernel", "compute", "cost", "kernel_of", "pack", "packed_for", "run", "supports"]
+__all__ = ["FUSES", "Kernel", "compute", "cost", "kernel_of", "pack", "packed_for", "run", "supports", "workspace"]
 
+FUSES = NAMES
 _ELEMENTS = {"float16": "Float16", "bfloat16": "BFloat16", "float32": "Float32"}
 _MOST_SLID = 7
 """Taps of the last axis whose weights a thread holds in registers; more are a loop."""
@@ -34,11 +36,12 @@ class Kernel(NamedTuple):
     element: str
     taps: int
     """Of the last axis, one apart; 0 for any number at any distance."""
+    activation: str = ""
 
     @property
     def name(self) -> str:
         """Name of the kernel."""
-        return f"depthwise_{self.element}_{self.taps or 'any'}"
+        return "_".join(filter(None, ("depthwise", self.element, str(self.taps or "any"), self.activation)))
 
     @property
     def source(self) -> str:
@@ -53,7 +56,13 @@ class Kernel(NamedTuple):
     @property
     def constants(self) -> dict[str, str]:
         """The constants of its compilation."""
-        return {"ELEMENT": self.element, "TAPS": str(self.taps), "STRIP": str(self.strip), "NAME": self.name}
+        return {
+            "ELEMENT": self.element,
+            "TAPS": str(self.taps),
+            "STRIP": str(self.strip),
+            "ACTIVATION": self.activation or "none",
+            "NAME": self.name,
+        }
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -80,9 +89,17 @@ def cost(call: Call, device: Device) -> float:
     return seconds + launches * implicit_gemm_mma.LAUNCH
 
 
+def workspace(call: Call) -> int:
+    """Return the bytes of the packed weights."""
+    return math.prod(call.problem.w_shape) * to_numpy(call.dtype).itemsize
+
+
 def pack(call: Call, w: Any) -> Any:
     """Return the weights on the GPU: phase after phase, each (taps, channels)."""
-    return packed_for(raw_loader.runtime(), call, w)
+    with raw_loader.working(w) as runtime:
+        packed = packed_for(runtime, call, w)
+        runtime.synchronize()
+    return packed
 
 
 def packed_for(runtime: Any, call: Call, w: Any) -> Any:
@@ -96,9 +113,11 @@ def packed_for(runtime: Any, call: Call, w: Any) -> Any:
     ])  # fmt: skip
 
 
+@batches.split
 def run(call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
     """Write y (forward) or x (transposed, input_gradient), every element of it."""
-    compute(raw_loader.runtime(), call, x, w, y, bias, packed)
+    with raw_loader.working(x, w, y, bias) as runtime:
+        compute(runtime, call, x, w, y, bias, packed)
 
 
 def compute(runtime: Any, call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> None:
@@ -117,7 +136,7 @@ def compute(runtime: Any, call: Call, x: Any, w: Any, y: Any, bias: Any, packed:
     wide, layouts, begin = 16 // weights.dtype.itemsize, ("channels_last",) * 2, 0
     for phase in geometry.computed(call).all_phases:
         numbers = geometry.numbers_of(call, geometry.computed(call), phase, layouts)
-        kernel = kernel_of(_ELEMENTS[call.dtype], numbers)
+        kernel = kernel_of(_ELEMENTS[call.dtype], numbers, call.activation)
         rows, strips = numbers["rows"] // numbers["count2"], -(-numbers["count2"] // kernel.strip)
         items = strips * (numbers["groups"] // wide)
         pointers = {
@@ -137,8 +156,8 @@ def compute(runtime: Any, call: Call, x: Any, w: Any, y: Any, bias: Any, packed:
     runtime.deliver(result, written)
 
 
-def kernel_of(element: str, numbers: dict[str, int]) -> Kernel:
+def kernel_of(element: str, numbers: dict[str, int], activation: str = "") -> Kernel:
     """Return the kernel of a phase."""
     one_apart = numbers["advance2"] == numbers["delta2"] == 1 and numbers["taps0"] > 0
     slides = one_apart and numbers["taps2"] <= _MOST_SLID
-    return Kernel(element, numbers["taps2"] if slides else 0)
+    return Kernel(element, numbers["taps2"] if slides else 0, activation)

@@ -13,12 +13,25 @@ import hashlib
 import importlib.util
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-__all__ = ["OPTIONS", "CupyRuntime", "Instance", "compile_cubin", "folder", "runtime", "sources", "unavailable"]
+from gpuconv.backends.cuda.interop import DeviceArray
+
+__all__ = [
+    "OPTIONS",
+    "CupyRuntime",
+    "Instance",
+    "compile_cubin",
+    "folder",
+    "runtime",
+    "sources",
+    "unavailable",
+    "working",
+]
 
 OPTIONS = ("-std=c++17", "--ptxas-options=-v")
 _INSTALL = 'pip install "gpuconv[cuda12]" or, for a driver of CUDA 13, "gpuconv[cuda13]"'
@@ -169,25 +182,37 @@ class CupyRuntime:
         self._functions: dict[tuple[Any, ...], Any] = {}
         self._lock = threading.Lock()
 
+    def _is_there(self, array: Any) -> bool:
+        return isinstance(array, self.xp.ndarray)
+
     def view(self, array: Any) -> Any:
-        """Return an array with the methods of NumPy's: itself, or one on the GPU that shares its memory."""
-        return array if isinstance(array, np.ndarray) else self.xp.asarray(array)
+        """Return an array with the methods of NumPy's: itself, or CuPy's of the same memory, as unsigned integers."""
+        if not isinstance(array, DeviceArray):
+            return array
+        kind = np.dtype(f"u{array.itemsize}")
+        if not array.size:
+            return self.xp.empty(array.shape, kind)
+        low, end = array.bounds()
+        memory = self.xp.cuda.UnownedMemory(low, end - low, array.owner, self._index)
+        pointer = self.xp.cuda.MemoryPointer(memory, array.pointer - low)
+        return self.xp.ndarray(array.shape, kind, pointer, array.strides)
 
     def adopt(self, array: Any) -> Any:
         """Return an array on the GPU in C order, itself where it is there already."""
-        if isinstance(array, np.ndarray):
-            array = as_bits(np.ascontiguousarray(array))
-        return as_bits(self.xp.ascontiguousarray(self.xp.asarray(array)))
+        view = self.view(array)
+        if not self._is_there(view):
+            view = self.xp.asarray(as_bits(np.ascontiguousarray(view)))
+        return as_bits(self.xp.ascontiguousarray(view))
 
     def target(self, array: Any) -> Any:
         """Return an array on the GPU in C order to write the result into: a `view` itself if it is one."""
-        if not isinstance(array, np.ndarray) and array.flags.c_contiguous:
+        if self._is_there(array) and array.flags.c_contiguous:
             return as_bits(array)
         return self.empty(array.size, np.dtype(f"u{array.dtype.itemsize}"))
 
     def deliver(self, result: Any, array: Any) -> None:
         """Bring what was written into the `target` of an array into the array."""
-        if isinstance(array, np.ndarray):
+        if not self._is_there(array):
             array[...] = self.xp.asnumpy(result).view(array.dtype).reshape(array.shape)
             return
         if not array.flags.c_contiguous or self.pointer(array) != self.pointer(result):
@@ -249,6 +274,17 @@ def runtime() -> CupyRuntime:
         if index not in _RUNTIMES:
             _RUNTIMES[index] = CupyRuntime(index)
         return _RUNTIMES[index]
+
+
+@contextlib.contextmanager
+def working(*arrays: Any) -> Iterator[CupyRuntime]:
+    """Give the runtime of the GPU that a call's arrays lie on, in whose context CuPy is on those arrays' stream."""
+    import cupy
+
+    from gpuconv.backends.cuda import memory
+
+    with memory.Job(*arrays) as job, cupy.cuda.Device(job.device), cupy.cuda.ExternalStream(int(job.stream)):
+        yield runtime()
 
 
 def as_bits(array: Any) -> Any:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gpuconv.factors import Factors
     from gpuconv.problem import ConvProblem
 
-__all__ = ["TAKES", "THREADS", "Space", "Tile", "cost", "pack", "run", "space_of", "supports", "tile_of"]
+__all__ = ["TAKES", "THREADS", "Space", "Tile", "cost", "pack", "run", "space_of", "supports", "tile_of", "workspace"]
 
 TAKES = ("factors", "other dtypes")
 THREADS = 128
@@ -120,6 +120,11 @@ def cost(call: Call, device: Device) -> float:
     products = halo_rows * tile.columns * p.kernel[1] + tile.rows * tile.columns * p.kernel[0]
     flops = 2 * blocks * (products + _STAGING * halo_rows * halo_columns)
     return tuning.cuda_cost("separable", summed(call), flops, call.bytes, device.flops, device.bandwidth)
+
+
+def workspace(call: Call) -> int:
+    """Return the bytes of the weights on the GPU."""
+    return sum(call.problem.kernel) * np.dtype(summed(call)).itemsize
 
 
 def pack(call: Call, w: Factors) -> NDArray[Any]:

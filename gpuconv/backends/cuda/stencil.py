@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv import tuning
+from gpuconv.activation import NAMES
 from gpuconv.backends.cuda import batches
-from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, computed, refused, summed
+from gpuconv.backends.cuda.geometry import (
+    axis_strides,
+    bytes_of_a_sum,
+    bytes_of_gathered,
+    computed,
+    refused,
+    summed,
+)
 from gpuconv.dtypes import result_dtype, to_numpy
 
 if TYPE_CHECKING:
@@ -24,9 +32,10 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
-__all__ = ["TAKES", "Strips", "cost", "pack", "run", "strips_of", "supports"]
+__all__ = ["FUSES", "TAKES", "Strips", "cost", "pack", "run", "strips_of", "supports", "workspace"]
 
 
+FUSES = NAMES
 TAKES = ("other dtypes",)
 
 
@@ -115,6 +124,11 @@ def cost(call: Call, device: Device) -> float:
     return tuning.cuda_cost("stencil", summed(call), flops, call.bytes, device.flops, device.bandwidth)
 
 
+def workspace(call: Call) -> int:
+    """Return the bytes of the gathered weights and of their index."""
+    return bytes_of_gathered(call)
+
+
 def pack(call: Call, w: Array) -> Any:
     """Return the weights on the GPU: (output channels, window), as numbers to compute with."""
     from gpuconv.backends.cuda import memory
@@ -147,7 +161,7 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: An
     p, kinds = computed(call), scalars.of(summed(call))
     strips = strips_of(*_window(p), kinds.sums.itemsize, simulated=device().simulated)
     others = (call.dtype, call.result) if call.sums else None
-    kernel = stencil_kernels.correlation(kinds.kind, *_window(p), strips, others)
+    kernel = stencil_kernels.correlation(kinds.kind, *_window(p), strips, call.activation, others)
     with memory.Job(read, w, written, bias) as job:
         weights = _packed(call, w, job) if packed is None else packed
         source = job.read(read, call.dtype)

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numba import cuda
 
-from gpuconv.backends.cuda import launch, ndarray_kernels, scalars
+from gpuconv.backends.cuda import activation_kernels, launch, ndarray_kernels, scalars
 from gpuconv.boundary import source_index
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ _source = launch.compile_device_function(source_index)
 
 
 @launch.specialise
-def correlation(kind: str, height: int, width: int, strips: Strips, others: tuple[str, str] | None = None) -> Any:
+def correlation(
+    kind: str, height: int, width: int, strips: Strips, activation: str = "", others: tuple[str, str] | None = None
+) -> Any:
     """Return the kernel ``(x, w, bias, y, fill, meta, first)`` of windows of `height` by `width`.
 
     `kind` is that of `scalars.Scalars`; `others` are the dtypes of x and y where they are not those of `kind`.
@@ -52,7 +54,8 @@ def correlation(kind: str, height: int, width: int, strips: Strips, others: tupl
     seen = scalars.of(kind)
     shared_type = scalars.numba_type(seen.sums)
     zero = seen.sums.type(0)
-    load, load_bias, store = scalars.loader(kind), scalars.loader(seen.result), scalars.storer(seen.result)
+    load, load_bias = scalars.loader(kind), scalars.loader(seen.result)
+    store = activation_kernels.storer(activation, seen.result)
     if others is not None:
         load = ndarray_kernels.loader(others[0], seen.sums.name)
         store = ndarray_kernels.storer(scalars.of(others[1]).kind, seen.sums.name)

@@ -1,5 +1,6 @@
 """The implicit GEMM's kernels, built for the host, against the oracle."""
 
+import dataclasses
 import mmap
 import zlib
 
@@ -8,6 +9,7 @@ import pytest
 from problems import AWKWARD, CASES, EVERY_DTYPE
 from support import (
     OPERATIONS,
+    assert_activated,
     assert_close,
     assert_same_specials,
     inputs,
@@ -20,6 +22,7 @@ from support import (
     tolerance,
 )
 
+from gpuconv.backends import cuda
 from gpuconv.backends.cuda import Device, implicit_gemm_mma, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.dispatch import Call
@@ -145,11 +148,45 @@ def test_split_sums(runtime, dtype, precision):
             runtime.launched.clear()
 
 
+@pytest.mark.parametrize(("name", "operation"), [("pipeline", "forward"), ("groups", "transposed")])
+def test_stated_workspace_is_what_is_taken(runtime, name, operation, monkeypatch):
+    call = dataclasses.replace(larger(name, "channels_last", "forward", "float16", "high"), operation=operation)
+    first, w, _ = inputs(call, "workspace")
+    runtime.multiprocessors, empty, taken = 20, runtime.empty, []
+    monkeypatch.setattr(cuda, "device", lambda: GPU._replace(multiprocessors=20))
+    monkeypatch.setattr(runtime, "empty", lambda size, kind: taken.append(size * kind.itemsize) or empty(size, kind))
+    packed = implicit_gemm_mma.packed_for(runtime, call, w)
+    out = np.zeros(call.problem.shapes(operation)[2], np.float16)
+    arrays = (first, w, out) if operation == "forward" else (out, w, first)
+    implicit_gemm_mma.compute(runtime, call, *arrays, None, packed)
+    assert packed.nbytes + max(taken[1:], default=0) == implicit_gemm_mma.workspace(call)
+
+
 def test_more_groups_than_a_grid_has_rows(runtime, monkeypatch):
     monkeypatch.setattr(implicit_gemm_mma, "_GRID_Y", 2)
     call = larger("groups", "channels_last", "forward", "float16", "high")
     check(runtime, call, "groups", bias=True)
     assert [grid[1] for _, grid in runtime.launched] == [2, 1]
+
+
+ACTIVATED = {"gelu": "float16", "relu": "bfloat16", "gelu_tanh": "float32", "silu": "float32"}
+
+
+@pytest.mark.parametrize("name", ACTIVATED)
+@pytest.mark.parametrize("problem", ["odd outputs", "pipeline"])
+def test_activations_are_fused(runtime, name, problem):
+    """After the bias, in the sums' precision, and where the sum is split in the second pass."""
+    dtype = ACTIVATED[name]
+    layout = "channels_first" if dtype == "float32" else "channels_last"
+    plain = larger(problem, layout, "forward", dtype, "tf32" if name == "gelu_tanh" else "high")
+    call = dataclasses.replace(plain, activation=name)
+    x, w, bias = inputs(call, name, bias=True)
+    out = np.full(call.problem.y_shape, np.nan).astype(x.dtype)
+    implicit_gemm_mma.compute(runtime, call, x, w, out, bias)
+    wide = [a.astype(np.float64) for a in (x, w, bias)]
+    assert_activated(out, makes(dataclasses.replace(plain, dtype="float64"), *wide), name, limits(call))
+    assert name in runtime.launched[-1][0]
+    assert runtime.launched[-1][0].endswith("add_splits") == (problem == "pipeline")
 
 
 def test_the_memory_s_layout_chooses_the_way_of_reading(runtime):

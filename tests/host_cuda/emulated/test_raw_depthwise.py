@@ -1,8 +1,11 @@
 """The depthwise kernel, built for the host, against the oracle."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from support import (
+    assert_activated,
     assert_close,
     assert_same_specials,
     inputs,
@@ -102,6 +105,17 @@ def test_not_a_number_and_infinity_stay_in_their_receptive_fields(runtime, opera
             assert_same_specials(out, wanted, name)
 
 
+@pytest.mark.parametrize(("name", "dtype", "problem"), [("silu", "float16", "3x3"), ("gelu", "float32", "stride")])
+def test_activations_are_fused(runtime, name, dtype, problem):
+    call = dataclasses.replace(call_of(*PROBLEMS[problem], dtype=dtype), activation=name)
+    x, w, bias = inputs(call, "activation", bias=True)
+    out = np.full(call.problem.y_shape, np.nan).astype(x.dtype)
+    raw_depthwise.compute(runtime, call, x, w, out, bias)
+    before = makes(Call(call.problem, "forward", "float64"), *(a.astype(np.float64) for a in (x, w, bias)))
+    assert_activated(out, before, name, tolerance(dtype, 9))
+    assert name in runtime.launched[-1][0]
+
+
 def test_misaligned_memory(runtime, monkeypatch):
     call = call_of(*PROBLEMS["3x3"])
     x, w, _ = inputs(call, "misaligned")
@@ -125,6 +139,13 @@ def test_more_rows_than_a_launch_counts(runtime, monkeypatch):
     monkeypatch.setattr(raw_depthwise, "_MOST", 20)
     check(runtime, call_of((2, 6, 7, 16), (3, 3), {"padding": 1}, dtype="float16"))
     assert len(runtime.launched) == 3
+
+
+@pytest.mark.parametrize("operation", ["forward", "transposed"])
+def test_stated_workspace_is_what_is_packed(runtime, operation):
+    call = call_of(*PROBLEMS["5x5"], operation)
+    _, w, _ = inputs(call, "workspace")
+    assert raw_depthwise.packed_for(runtime, call, w).nbytes == raw_depthwise.workspace(call)
 
 
 def test_reasons():

@@ -3,10 +3,11 @@
 // A thread has sixteen bytes of channels and a strip of outputs along the last axis. Where the last axis' taps are a
 // constant of the compilation, and lie one apart as neighbouring outputs do, each input is loaded once for all of them.
 #pragma once
+#include "activation.cuh"
 #include "element.cuh"
 #include "problem.cuh"
 
-template <class Element, int taps, int strip> struct Depthwise {
+template <class Element, int taps, int strip, Activation activation> struct Depthwise {
     typedef typename Element::Stored Stored;
     static constexpr int wide = 16 / sizeof(Stored);
 
@@ -123,7 +124,7 @@ template <class Element, int taps, int strip> struct Depthwise {
 #pragma unroll
         for (int e = 0; e < wide; e++) {
             const float bias = p.bias ? Element::widen(((const Stored*)p.bias)[channel + e]) : 0.0f;
-            stored.elements[e] = Element::narrow(p.bias ? sum.at[e] + bias : sum.at[e]);
+            stored.elements[e] = Element::narrow(activated<activation>(p.bias ? sum.at[e] + bias : sum.at[e]));
         }
         *(Chunk*)((Stored*)p.y + place) = stored.chunk;
     }

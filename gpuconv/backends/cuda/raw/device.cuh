@@ -126,6 +126,10 @@ DEVICE uint16_t float_to_bfloat16(float value)
     return result;
 }
 
+DEVICE float error_complement(float x) { return erfcf(x); }
+DEVICE float hyperbolic_tangent(float x) { return tanhf(x); }
+DEVICE float exponential(float x) { return expf(x); }
+
 #endif
 
 DEVICE float bfloat16_to_float(uint16_t value) { return bits_to_float((uint32_t)value << 16); }

@@ -4,6 +4,7 @@
 // One kernel serves the forward convolution and each phase of a transposed one or an input gradient
 // (ConvProblem.phases): on axis i, output start + step*q reads input advance*q + first + delta*t of tap t.
 #pragma once
+#include "activation.cuh"
 #include "problem.cuh"
 #include "tile.cuh"
 
@@ -156,16 +157,16 @@ template <class Element, class Tile> struct WeightLoader {
     }
 };
 
-template <class Element>
+template <class Element, Activation activation>
 DEVICE void store_one(const Problem& p, int64 place, int64 channel, typename Element::Sum sum)
 {
     typedef typename Element::Result Result;
     if (p.bias)
         sum = add(sum, Element::widen(((const Result*)p.bias)[channel]));
-    ((Result*)p.y)[place + channel * p.y_channel] = Element::narrow(sum);
+    ((Result*)p.y)[place + channel * p.y_channel] = Element::narrow(activated<activation>(sum));
 }
 
-template <class Element>
+template <class Element, Activation activation>
 DEVICE void store_pair(const Problem& p, int64 place, int64 channel, typename Element::Sum one,
                        typename Element::Sum other)
 {
@@ -177,10 +178,10 @@ DEVICE void store_pair(const Problem& p, int64 place, int64 channel, typename El
         one = add(one, Element::widen(((const Result*)p.bias)[channel]));
         other = add(other, Element::widen(((const Result*)p.bias)[channel + 1]));
     }
-    *(Pair*)((Result*)p.y + place + channel) = Pair{Element::narrow(one), Element::narrow(other)};
+    *(Pair*)((Result*)p.y + place + channel) = Pair{Element::narrow(activated<activation>(one)), Element::narrow(activated<activation>(other))};
 }
 
-template <class Element, bool gather, class Tile> DEVICE void implicit_gemm(const Problem& p)
+template <class Element, bool gather, class Tile, Activation activation> DEVICE void implicit_gemm(const Problem& p)
 {
     typedef typename Element::Sum Sum;
     constexpr int depth = Tile::bytes / (int)sizeof(typename Element::Stored);
@@ -246,15 +247,15 @@ template <class Element, bool gather, class Tile> DEVICE void implicit_gemm(cons
         }
         const int64 channel = group * p.outputs + output;
         if (two && p.paired)
-            return store_pair<Element>(p, place, channel, one, other);
-        store_one<Element>(p, place, channel, one);
+            return store_pair<Element, activation>(p, place, channel, one, other);
+        store_one<Element, activation>(p, place, channel, one);
         if (two)
-            store_one<Element>(p, place, channel + 1, other);
+            store_one<Element, activation>(p, place, channel + 1, other);
     });
 }
 
 // The second pass of a split sum: adds the parts in their order, so that every run gives the same bits.
-template <class Element> DEVICE void add_splits(const Problem& p)
+template <class Element, Activation activation> DEVICE void add_splits(const Problem& p)
 {
     typedef typename Element::Sum Sum;
     const int64 all = p.groups * p.rows * p.outputs, stride = (int64)gridDim.x * blockDim.x;
@@ -263,6 +264,6 @@ template <class Element> DEVICE void add_splits(const Problem& p)
         Sum sum = ((const Sum*)p.partial)[i];
         for (int64 part = 1; part < p.splits; part++)
             sum = add(sum, ((const Sum*)p.partial)[part * all + i]);
-        store_one<Element>(p, position_of(p, row).y, group * p.outputs + output, sum);
+        store_one<Element, activation>(p, position_of(p, row).y, group * p.outputs + output, sum);
     }
 }
