@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "adopt",
-    "adopt_host",
     "allocate",
+    "bare",
     "check_bias",
     "check_home",
-    "check_host_out",
     "check_out",
+    "check_same_memory",
+    "check_workable_out",
     "give_back",
     "home",
+    "shown",
     "snapshot",
+    "workable",
 ]
 
 
@@ -80,10 +83,30 @@ def adopt(value: Any) -> Array | DeviceArray:
     return _adopt_host(value)
 
 
-def adopt_host(value: Any) -> Array:
-    """Return what `adopt` does, for what computes on the CPU only: an array in a GPU's memory is refused."""
-    check_home("cpu", value)
-    return _adopt_host(value)
+def workable(value: Any, like: Any = None) -> Array:
+    """Return an array that NumPy's functions take, without a copy: for one in a GPU's memory a `GpuArray`.
+
+    With `like`, one in a GPU's memory, a copy on that GPU of an array that is not.
+    """
+    array = None
+    if type(value) is not np.ndarray and _on_gpu(value):
+        array = _gpu_array(value)
+    elif like is None or not _on_gpu(like):
+        return _adopt_host(value)
+    else:
+        array = np.asarray(_adopt_host(value), like=_gpu_array(like))
+    return cast("Array", array)
+
+
+def _gpu_array(value: Any) -> Any:
+    from gpuconv.backends.cuda.ndarray import GpuArray
+
+    return GpuArray.of(value)
+
+
+def bare(array: Any) -> Array | DeviceArray:
+    """Return what an algorithm takes of an array that `workable` gave."""
+    return array if type(array) is np.ndarray else adopt(array)
 
 
 def _adopt_host(value: Any) -> Array:
@@ -119,10 +142,14 @@ def _from_torch(tensor: Any) -> Array:
     return tensor.numpy()  # type: ignore[no-any-return]
 
 
-def give_back(result: Array | DeviceArray, like: Any) -> Any:
+def give_back(result: Any, like: Any) -> Any:
     """Return `result` in the kind of `like`: a torch tensor sharing its memory, or itself."""
     if not isinstance(result, np.ndarray):
-        return result.owner
+        from gpuconv.backends.cuda.ndarray import GpuArray
+
+        if isinstance(result, GpuArray):
+            return result.in_kind_of(like)
+        return GpuArray(result, like.kin) if isinstance(like, GpuArray) else result.owner
     if type(like) is np.ndarray or not _is_torch(like):
         return result
     import torch
@@ -130,6 +157,11 @@ def give_back(result: Array | DeviceArray, like: Any) -> Any:
     if result.dtype.name == "bfloat16":
         return torch.from_numpy(result.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(result)
+
+
+def shown(array: Any) -> Any:
+    """Return what `workable` gave as a caller's own function may know it: not as a `GpuArray`."""
+    return array if isinstance(array, np.ndarray) else give_back(array, array.kin)
 
 
 @functools.cache
@@ -205,10 +237,25 @@ def check_out(
     return array
 
 
-def check_host_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array, ...]) -> Array:
-    """Return what `check_out` does, for what computes on the CPU only: an array in a GPU's memory is refused."""
-    check_home("cpu", out)
-    return cast("Array", check_out(out, shape, dtype, inputs))
+def check_workable_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array, ...]) -> Array:
+    """Return what `check_out` does as `workable` gives it, for inputs that `workable` gave."""
+    check_same_memory("out", out, inputs[0])
+    array = check_out(out, shape, dtype, tuple(map(bare, inputs)))
+    if not isinstance(array, np.ndarray):
+        from gpuconv.backends.cuda.ndarray import GpuArray
+
+        array = cast("Array", GpuArray(array, out))
+    return array
+
+
+def check_same_memory(name: str, value: Any, x: Array) -> None:
+    """Raise UnsupportedError where one of two arrays lies in a GPU's memory and the other in the host's."""
+    if _on_gpu(value) != _on_gpu(x):
+        places = ("a GPU's memory", "the host's") if _on_gpu(value) else ("the host's memory", "a GPU's")
+        raise UnsupportedError(
+            f"{name}, of type {type(value).__name__}, lies in {places[0]} and the input in {places[1]}: "
+            "both must lie in the same"
+        )
 
 
 def _repeats(array: Array | DeviceArray) -> bool:

@@ -20,7 +20,7 @@ from gpuconv.benchmark import OURS, Report, Row
 from gpuconv.errors import BackendUnavailableError
 from gpuconv.workload import Workload
 
-__all__ = ["CASES", "GROUPS", "Case", "run"]
+__all__ = ["CASES", "GROUPS", "Case", "least_time", "run", "to_device"]
 
 PEERS = {"torch": "torch", "cupyx": "cupyx.scipy.ndimage"}
 """Libraries to compare with, and the modules that they are imported as."""
@@ -116,7 +116,7 @@ def run(
     with _strict_float32(modules):
         for i, case in enumerate(todo):
             bar.show(i, f"{case.group}: {case.name}")
-            rows.append(_row(case, modules, seconds, timer or _least))
+            rows.append(_row(case, modules, seconds, timer or least_time))
     bar.show(len(todo), "done")
     bar.close()
     versions = {OURS: __version__}
@@ -171,7 +171,7 @@ def _runs(case: Case, modules: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     positional = work.positional("float32")
     name = work.function.rpartition(".")[2]
     ours = getattr(grad if "grad." in work.function else api, name)
-    there = [a if isinstance(a, tuple) else _to_device(a) for a in positional]
+    there = [a if isinstance(a, tuple) else to_device(a) for a in positional]
     runs: dict[str, Callable[[], Any]] = {OURS: functools.partial(ours, *there, **work.arguments)}
     zeros = work.problem.padding_mode == "zeros"
     if "torch" in modules and zeros:
@@ -193,7 +193,8 @@ def _runs(case: Case, modules: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     return runs
 
 
-def _to_device(array: Any) -> Any:
+def to_device(array: Any) -> Any:
+    """Return a NumPy array's copy in the GPU's memory, as CuPy's array where CuPy is installed, else as Numba's."""
     if _found("cupy"):
         return importlib.import_module("cupy").asarray(array)
     return importlib.import_module("numba.cuda").to_device(array)
@@ -209,7 +210,7 @@ def _host(array: Any) -> Any:
     return array[0, 0] if array.shape[:2] == (1, 1) and array.ndim == 4 else array
 
 
-def _least(function: Callable[[], Any], seconds: float) -> float:
+def least_time(function: Callable[[], Any], seconds: float) -> float:
     """Return the least time of a call, by events on the legacy default stream, which waits for all others."""
     cuda = importlib.import_module("numba.cuda")
     best, spent = math.inf, 0.0

@@ -18,9 +18,16 @@ A border wider than the array continues its pattern.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
 from gpuconv.errors import UnsupportedError
 
-__all__ = ["MODES", "canonical", "source_index"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["MODES", "canonical", "source_index", "source_indices"]
 
 MODES = ("zeros", "nearest", "symmetric", "mirror", "wrap")
 """The canonical names; a mode's position here is the code that kernels receive."""
@@ -104,3 +111,18 @@ def source_index(mode: int, i: int, n: int) -> int:
         return 0
     i = i % (2 * n - 2)
     return i if i < n else 2 * n - 2 - i
+
+
+def source_indices(mode: int, first: int, last: int, n: int) -> NDArray[np.int64]:
+    """Return `source_index` of every position from `first` up to `last`, which is not one of them.
+
+    Examples
+    --------
+    >>> source_indices(MODES.index("zeros"), -2, 4, 3).tolist()
+    [-1, -1, 0, 1, 2, -1]
+    """
+    low = min(max(first, 0), last)
+    high = max(min(last, n), low)
+    before, after = ([source_index(mode, i, n) for i in span] for span in (range(first, low), range(high, last)))
+    parts: list[Any] = [np.array(before, np.int64), np.arange(low, high), np.array(after, np.int64)]
+    return np.concatenate(parts)

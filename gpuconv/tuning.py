@@ -11,9 +11,11 @@ from typing import NamedTuple
 __all__ = [
     "CPU_COSTS",
     "CPU_WINOGRAD",
+    "CUDA_BALANCE",
     "CUDA_COSTS",
     "CUDA_DEVICES",
     "CUDA_DIRECT_TILES",
+    "CUDA_FFT_TEMPORARY",
     "CUDA_GEMM_TILES",
     "CUDA_GRADIENT_BLOCKS",
     "CUDA_GRADIENT_TILES",
@@ -69,10 +71,10 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         128: Cost(9e-6, 12e9, 20e9),
     },
     "fft": {
-        # `flops`: passes of radix 2 over one complex number a second. 512 measured (docs/kernels_fft.md), the others
-        # scaled by the width.
+        # `flops`: passes of radix 2 over one complex number a second. 512 measured (docs/kernels_fft.md), 256 on a
+        # Zen 3 (2048 x 2048, kernels of 33 to 257), 128 scaled by the width.
         512: Cost(30e-6, 13e9, 20e9),
-        256: Cost(30e-6, 7e9, 20e9),
+        256: Cost(30e-6, 10e9, 20e9),
         128: Cost(30e-6, 3e9, 20e9),
     },
     "gemm": {
@@ -81,10 +83,17 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         256: Cost(15e-6, 90e9, 12e9),
         128: Cost(15e-6, 25e9, 8e9),
     },
+    "complex_planes": {
+        # NumPy takes the arrays apart and puts them together, on one thread (measured on a Zen 3); the real convolution
+        # is counted by itself.
+        512: Cost(40e-6, 0.0, 10e9),
+        256: Cost(40e-6, 0.0, 10e9),
+        128: Cost(40e-6, 0.0, 10e9),
+    },
     "separable": {
-        # The same machine: sigma 1 to 8 on 2048 x 2048. The narrower widths are in proportion, not measured.
+        # sigma 1 to 8 on 2048 x 2048: 512 on the same machine, 256 on a Zen 3; 128 is in proportion, not measured.
         512: Cost(10e-6, 130e9, 12e9),
-        256: Cost(10e-6, 60e9, 12e9),
+        256: Cost(10e-6, 90e9, 20e9),
         128: Cost(10e-6, 24e9, 10e9),
     },
 }
@@ -172,7 +181,16 @@ CUDA_COSTS: dict[str, CudaCost] = {
     "raw_depthwise": CudaCost(60e-6, 0.3, 0.6),
     # The share of multiply-adds in the code (docs/kernels_cuda_raw.md), less waiting, by estimate.
     "raw_stencil": CudaCost(40e-6, 0.5, 0.8),
+    "gemm": CudaCost(60e-6, 0.75, 0.7),
+    "fft": CudaCost(300e-6, 0.4, 0.6),
 }
+
+CUDA_FFT_TEMPORARY = 1 << 30
+"""Bytes that the transforms of a part of a call, and the transformed weights, may take. Not measured."""
+
+CUDA_BALANCE = 12.0
+"""Operations that a GPU does in the time of a byte of memory traffic, by which sizes of tiles are weighed: an A100
+does 10, an H200 14, computed from their data sheets."""
 
 CUDA_STENCIL_LIMITS = (32, 32)
 """The largest window, rows and columns, that the CUDA stencil takes: its sums are in registers."""

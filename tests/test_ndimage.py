@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpuconv import ndimage
-from gpuconv.ndimage import engine
+from gpuconv.ndimage import ready
 from gpuconv.ndimage.smoothing import gaussian_weights
 
 sp = pytest.importorskip("scipy.ndimage")
@@ -111,7 +111,7 @@ def test_float16_and_bfloat16_are_summed_in_float32():
 def test_rounding_the_weights_to_float32_keeps_their_sum():
     for sigma in np.linspace(0.5, 6.0, 40):
         weights = gaussian_weights(sigma, 0, int(4 * sigma + 0.5))
-        rounded = engine.rounded(weights, np.dtype(np.float32))
+        rounded = ready.rounded(weights, np.dtype(np.float32))
         assert rounded.dtype == np.float32
         assert abs(rounded.sum(dtype=np.float64) - 1.0) <= np.spacing(rounded.max())
         np.testing.assert_allclose(rounded, weights, rtol=1e-5)

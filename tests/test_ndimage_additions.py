@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpuconv import DtypeError, ShapeError, UnsupportedError, ndimage
-from gpuconv.ndimage import engine
+from gpuconv.ndimage import ready
 
 sp = pytest.importorskip("scipy.ndimage")
 
@@ -37,16 +37,18 @@ def direct(x, w, mode="reflect", cval=0.0):
 def problems(monkeypatch):
     """The problems that the dispatcher was asked to choose an algorithm for."""
     seen = []
-    choose = engine.choose
+    choose = ready.choose
 
     def record(call, *arguments):
         seen.append(call.problem)
         return choose(call, *arguments)
 
-    monkeypatch.setattr(engine, "choose", record)
-    engine._ready.cache_clear()
+    monkeypatch.setattr(ready, "choose", record)
+    ready.ready.cache_clear()
+    ready._choice.cache_clear()
     yield seen
-    engine._ready.cache_clear()
+    ready.ready.cache_clear()
+    ready._choice.cache_clear()
 
 
 # Steps and "valid"

@@ -68,13 +68,14 @@ def test_highest_is_scipys_float64(name):
 def sums_of(monkeypatch, function, x, **arguments):
     """Return the dtypes that a call's sums were kept in."""
     seen = set()
-    ready = engine._ready
+    ready = engine.ready
 
-    def record(geometry, dtypes, *rest):
-        seen.add(dtypes[1])
-        return ready(geometry, dtypes, *rest)
+    def record(*arguments):
+        found = ready(*arguments)
+        seen.add(found.sums.name)
+        return found
 
-    monkeypatch.setattr(engine, "_ready", record)
+    monkeypatch.setattr(engine, "ready", record)
     function(ndimage, x, **arguments)
     return seen
 
@@ -89,8 +90,11 @@ def sums_of(monkeypatch, function, x, **arguments):
         ("uniform 3", "f4", {"precision": "highest"}, {"float64"}),
         ("uniform 3", "f4", {"precision": "highest", "dtype": "same"}, {"float32"}),
         ("uniform 3", "f4", {"output": "f8"}, {"float64"}),
-        ("uniform 3", "u1", {}, {"float64"}),
-        ("uniform 3", "u1", {"dtype": "same"}, {"float64"}),
+        ("uniform 3", "u1", {}, {"float32"}),  # exact, as they are in float64
+        ("uniform 3", "u1", {"output": "f4"}, {"float32"}),
+        ("uniform 3", "i4", {}, {"float64"}),
+        ("Gaussian 1", "u1", {}, {"float64"}),
+        ("Gaussian 1", "u1", {"dtype": "same"}, {"float64"}),
         ("uniform 3", "u1", {"dtype": np.float32}, {"float32"}),
         ("uniform 3", "f4", {"dtype": "float64"}, {"float64"}),
     ],
@@ -138,3 +142,12 @@ def test_integers_are_never_transformed():
         x = np.random.default_rng(0).integers(0, 9, (200, 210)).astype(dtype)
         w = np.random.default_rng(1).integers(0, 5, (41, 37)).astype("f8")
         np.testing.assert_array_equal(ndimage.correlate(x, w, output="i8"), sp.correlate(x, w, output="i8"))
+
+
+@pytest.mark.parametrize("dtype", [None, np.float32])
+def test_gaussians_keep_equal_whole_numbers(dtype):
+    for value in (0, 1, 7, 100, 255):
+        for shape in ((40, 50), (200,)):
+            x = np.full(shape, value, np.uint8)
+            for sigma in (0.7, 1, 2, 4.3):
+                np.testing.assert_array_equal(ndimage.gaussian_filter(x, sigma, dtype=dtype), x, err_msg=str(sigma))

@@ -9,9 +9,9 @@ from support import rng
 import gpuconv
 from gpuconv import ndimage
 from gpuconv.boundary import MODES
-from gpuconv.dispatch import Call, Factors, choose, rows
+from gpuconv.dispatch import Call, algorithm, choose, rows
 from gpuconv.errors import UnsupportedError
-from gpuconv.ndimage.engine import _factors
+from gpuconv.factors import Factored, Factors, low_rank
 from gpuconv.problem import ConvProblem
 
 scipy_ndimage = pytest.importorskip("scipy.ndimage")
@@ -114,7 +114,7 @@ def test_fused_passes_run_as_one_and_leave_the_input() -> None:
     ndimage.uniform_filter(x, 5)
     np.testing.assert_array_equal(x, before)
     problem = ConvProblem.make((1, 1, 40, 50), (1, 1, 33, 33), padding=16, padding_mode="mirror")
-    assert choose(Call(problem, "forward", "float32", factored=True), "cpu").__name__.endswith("separable")
+    assert choose(Call(problem, "forward", "float32", factored=Factored()), "cpu").__name__.endswith("separable")
 
 
 def test_in_place_and_strided_outputs() -> None:
@@ -147,13 +147,109 @@ def test_factors_are_found_within_rounding_only() -> None:
     down, across = generator.uniform(-1, 1, 7), generator.uniform(-1, 1, 5)
     product = np.outer(down, across)
     for dtype in (np.float32, np.float64):
-        found = _factors(product.astype(dtype).astype(np.float64), np.dtype(dtype))
+        found = low_rank(product.astype(dtype).astype(np.float64), dtype)
         assert found is not None
-        np.testing.assert_allclose(np.outer(*found.vectors), product, rtol=8 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(np.outer(*found.terms[0]), product, rtol=8 * np.finfo(dtype).eps)
     spoiled = product.copy()
     spoiled[0, 0] *= 1 + 1e-5
-    assert _factors(spoiled, np.dtype(np.float32)) is None
-    assert _factors(np.zeros((3, 3)), np.dtype(np.float32)) is None
+    assert low_rank(spoiled, np.float32) is None
+    assert low_rank(np.zeros((3, 3)), np.float32) is None
+
+
+def test_sums_of_products_are_found() -> None:
+    generator = rng("terms")
+    for terms in (2, 3):
+        w = generator.uniform(-1, 1, (9, terms)) @ generator.uniform(-1, 1, (terms, 7))
+        assert low_rank(w, np.float64, most=terms - 1) is None
+        found = low_rank(w, np.float64, most=4)
+        assert found is not None
+        assert len(found.terms) == terms
+        problem = ConvProblem.make((1, 1, 20, 20), (1, 1, 9, 7))
+        np.testing.assert_allclose(found.product(problem)[0, 0], w, rtol=0, atol=1e-14)
+    # What is 0 meets no input, which no products but 0 may do.
+    w[4, 4] = 0
+    assert low_rank(w, np.float64, most=7) is None
+
+
+def test_tolerance_bounds_what_products_may_differ_by() -> None:
+    generator = rng("tolerance")
+    w = np.outer(generator.uniform(1, 2, 15), generator.uniform(1, 2, 15)) + 1e-3 * generator.uniform(-1, 1, (15, 15))
+    x = generator.uniform(-1, 1, (120, 130)).astype(np.float32)
+    exact = scipy_ndimage.correlate(x.astype(np.float64), w)
+    problem = ConvProblem.make((1, 1, 120, 130), (1, 1, 15, 15))
+    for tolerance in (1e-2, 1e-3):
+        found = low_rank(w, np.float32, 1, tolerance)
+        assert found is not None
+        assert np.abs(found.product(problem)[0, 0] - w).sum() <= (tolerance + 1e-6) * np.abs(w).sum()
+        ours = ndimage.correlate(x, w, tolerance=tolerance)
+        assert np.abs(ours - exact).max() <= (tolerance + 1e-5) * np.abs(w).sum()
+    assert low_rank(w, np.float32, 1, 1e-5) is None
+    with pytest.raises(ValueError, match=r"tolerance=-1.*at least 0"):
+        ndimage.correlate(x, w, tolerance=-1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_of_products_give_what_their_weights_give(dtype: str, mode: str) -> None:
+    generator = rng(f"low rank {dtype} {mode}")
+    x = generator.uniform(-1, 1, (131, 140)).astype(dtype)
+    x[70, 3] = np.nan
+    w = generator.uniform(0.1, 1, (37, 2)) @ generator.uniform(0.1, 1, (2, 29))
+    scipy_mode = {"zeros": "constant", "symmetric": "reflect"}.get(mode, mode)
+    exact = scipy_ndimage.correlate(x.astype(np.float64), w, mode=scipy_mode)
+    problem = ConvProblem.make((1, 1, 131, 140), (1, 1, 37, 29), padding=((18, 18), (14, 14)), padding_mode=mode)
+    factors = low_rank(w, dtype, most=2)
+    assert factors is not None
+    call = Call(problem, "forward", dtype, factored=factors.described)
+    y = np.full((1, 1, 131, 140), np.nan, dtype)
+    algorithm("cpu", "separable").run(call, x[None, None], factors, y)
+    np.testing.assert_allclose(y[0, 0], exact, rtol=0, atol=40 * np.finfo(dtype).eps * w.sum())
+
+
+def test_infinities_pass_terms_of_weights() -> None:
+    generator = rng("infinite terms")
+    x = generator.uniform(-1, 1, (300, 310)).astype(np.float32)
+    w = generator.uniform(0.1, 1, (33, 2)) @ generator.uniform(0.1, 1, (2, 31))
+    np.testing.assert_allclose(
+        ndimage.correlate(x, w), scipy_ndimage.correlate(x.astype(np.float64), w), rtol=0, atol=5e-6 * w.sum()
+    )
+    x[70, 3], x[3, 100], x[200, 100] = np.nan, np.inf, -np.inf
+    for output in (None, x):
+        exact = scipy_ndimage.correlate(x.astype(np.float64), w)
+        ours = ndimage.correlate(x, w, output=output)
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=5e-6 * w.sum())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int16"])
+def test_means_of_any_length(dtype: str, mode: str) -> None:
+    generator = rng(f"means {dtype} {mode}")
+    scipy_mode = {"zeros": "constant", "symmetric": "reflect"}.get(mode, mode)
+    for shape, sizes in (
+        ((150, 170), (13, 64)),
+        ((90, 33), (40, 12)),
+        ((20, 300), (3, 200)),
+        ((2, 70, 80), (1, 31, 30)),
+    ):
+        if dtype in ("float32", "float64"):
+            x = generator.uniform(-1, 1, shape).astype(dtype)
+        else:
+            limits = np.iinfo(dtype)
+            x = generator.integers(limits.min, limits.max, shape, endpoint=True).astype(dtype)
+        ours = ndimage.uniform_filter(x, sizes, mode=scipy_mode)
+        if ours.dtype.kind == "f":
+            exact = scipy_ndimage.uniform_filter(x.astype(np.float64), sizes, mode=scipy_mode)
+            np.testing.assert_allclose(ours, exact, rtol=0, atol=20 * np.finfo(dtype).eps)
+        else:
+            np.testing.assert_array_equal(ours, scipy_ndimage.uniform_filter(x, sizes, mode=scipy_mode))
+
+
+def test_means_lose_a_nan_where_their_window_ends() -> None:
+    x = rng("nan in a mean").uniform(-1, 1, (90, 100)).astype(np.float32)
+    x[40, 50], x[80, 2] = np.nan, np.inf
+    y = ndimage.uniform_filter(x, (21, 15), mode="constant")
+    reached = ndimage.uniform_filter((~np.isfinite(x)).astype(np.float64), (21, 15), mode="constant") > 1e-9
+    np.testing.assert_array_equal(~np.isfinite(y), reached)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -168,5 +264,5 @@ def test_weights_with_factors_give_what_their_product_gives(mode: str) -> None:
 
 def test_factors_multiply_to_weights() -> None:
     problem = ConvProblem.make((1, 1, 8, 8), (1, 1, 2, 3))
-    product = Factors((np.array([1.0, 2.0]), np.array([1.0, 0.0, -1.0]))).product(problem)
+    product = Factors(((np.array([1.0, 2.0]), np.array([1.0, 0.0, -1.0])),)).product(problem)
     np.testing.assert_array_equal(product, [[[[1, 0, -1], [2, 0, -2]]]])

@@ -11,7 +11,8 @@ from support import Engine
 
 from gpuconv import dispatch
 from gpuconv.backends.cpu import memory
-from gpuconv.dispatch import Call, Factors
+from gpuconv.dispatch import Call
+from gpuconv.factors import Factors
 from gpuconv.problem import ConvProblem
 
 SMALL_CHANGE = 48 << 10
@@ -74,9 +75,9 @@ def test_stated_workspace_covers_what_is_taken(name: str, engine: Engine) -> Non
 
 def test_stated_workspace_of_passes() -> None:
     forward = problem((1, 1, 600, 700), (1, 1, 15, 21), padding=(7, 10))
-    factors = Factors((np.ones(15, np.float32), np.ones(21, np.float32)))
+    factors = Factors(((np.ones(15, np.float32), np.ones(21, np.float32)),))
     x, y = np.ones(forward.x_shape, np.float32), np.empty(forward.y_shape, np.float32)
-    check(Engine("cpu", "separable"), Call(forward, "forward", "float32", factored=True), x, factors, y)
+    check(Engine("cpu", "separable"), Call(forward, "forward", "float32", factored=factors.described), x, factors, y)
 
 
 def test_every_algorithm_states_its_workspace() -> None:

@@ -12,7 +12,9 @@ from gpuconv import dispatch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ALGORITHMS = [f"{name}/{algorithm}" for name in dispatch.BACKENDS for algorithm in dispatch.backend(name).ALGORITHMS]
+ALGORITHMS = [f"cpu/{algorithm}" for algorithm in dispatch.backend("cpu").ALGORITHMS]
+"""What wall time measures; a GPU's algorithms are measured by events (gpu.py)."""
+GPU_ALGORITHMS = [f"cuda/{algorithm}" for algorithm in dispatch.backend("cuda").ALGORITHMS]
 
 
 class Problem(NamedTuple):
@@ -28,8 +30,11 @@ class Problem(NamedTuple):
     """The shape of dy."""
     dtype: str = "float32"
 
-    def prepare(self, backend: str, algorithm: str) -> Callable[[], Any]:
-        """Return the call, with its arrays made; NotImplementedError, asv's word for a skip, where it cannot run."""
+    def prepare(self, backend: str, algorithm: str, place: Callable[[Any], Any] | None = None) -> Callable[[], Any]:
+        """Return the call, with its arrays made; NotImplementedError, asv's word for a skip, where it cannot run.
+
+        `place` brings each array to where the call is to find it.
+        """
         home: Any = gpuconv
         for part in self.function.split("."):
             home = getattr(home, part)
@@ -38,6 +43,8 @@ class Problem(NamedTuple):
         (reason,) = (row.reason for row in rows if (row.backend, row.algorithm) == (backend, algorithm))
         if reason is not None:
             raise NotImplementedError(reason)
+        if place is not None:
+            positional = tuple(a if isinstance(a, tuple) else place(a) for a in positional)
         return lambda: function(*positional, **self.arguments, backend=backend, algorithm=algorithm)
 
     def _positional(self) -> tuple[Any, ...]:

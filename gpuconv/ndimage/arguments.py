@@ -46,10 +46,8 @@ def adopt(value: Any) -> Array:
     ------
     RuntimeError
         For a dtype that filters do not take; SciPy's kind of error.
-    UnsupportedError
-        For an array in a GPU's memory.
     """
-    array = arrays.adopt_host(value)
+    array = arrays.workable(value)
     if name_of(array.dtype) not in (*_REAL, *_COMPLEX):
         raise RuntimeError(
             f"an array has dtype {array.dtype}, which is not supported; valid are {', '.join((*_REAL, *_COMPLEX))}"
@@ -85,7 +83,7 @@ def prepare_output(
     if out is not None:
         if output is not None:
             raise TypeError("both output and out are given; give one of them")
-        return arrays.check_host_out(out, shape, own, (x,))
+        return arrays.check_workable_out(out, shape, own, (x,))
     if output is None:
         return np.empty(shape, own, like=x)
     if isinstance(output, str):
@@ -98,10 +96,11 @@ def prepare_output(
             warnings.warn("promoting specified output dtype to complex", stacklevel=promotes)
             dtype = np.promote_types(dtype, np.complex64)
     else:
-        given: Array = output if hasattr(output, "__array_function__") else np.asarray(output)
+        arrays.check_same_memory("output", output, x)
+        given = output if isinstance(output, np.ndarray) else arrays.workable(output)
         if given.shape != shape:
             raise RuntimeError(f"output has shape {given.shape}; it must have the result's: {shape}")
-        if not getattr(given.flags, "writeable", True):
+        if not given.flags.writeable:
             raise ValueError("output is read-only; it must be writable")
         _check_output(given.dtype, is_complex=is_complex)
         return given
@@ -124,7 +123,7 @@ def finish(result: Array, output: Any, out: Any, like: Any) -> Array:
     given: Any = output if out is None else out
     if given is None or isinstance(given, (str, type, np.dtype)):
         given = arrays.give_back(result, like)
-    final: Array = given if hasattr(given, "shape") else result
+    final: Array = given if hasattr(given, "shape") or arrays.home(given) == "cuda" else result
     return final
 
 
@@ -193,7 +192,7 @@ def check_steps(step: Any, count: int) -> list[int]:
 
 def check_cval(cval: Any, x: Array, weights: Array | None = None) -> None:
     """Raise for a complex `cval` around real input: a TypeError, or with complex weights a ValueError, as in SciPy."""
-    if x.dtype.kind != "c" and np.iscomplexobj(cval):
+    if type(cval) is not float and x.dtype.kind != "c" and np.iscomplexobj(cval):
         kind = TypeError if weights is None or weights.dtype.kind != "c" else ValueError
         raise kind(f"cval={cval!r}: Cannot provide a complex-valued cval when the input is real.")
 

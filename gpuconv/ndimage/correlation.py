@@ -21,10 +21,11 @@ from gpuconv.ndimage.arguments import (
     per_axis,
     prepare_output,
 )
-from gpuconv.ndimage.engine import Filter, correlate_into
+from gpuconv.ndimage.engine import correlate_into
 from gpuconv.ndimage.missing import check_missing, present, run_present
 from gpuconv.ndimage.passes import Pass
 from gpuconv.ndimage.precision import How
+from gpuconv.ndimage.ready import Filter
 from gpuconv.ndimage.separable import filter_passes
 from gpuconv.ndimage.shared_docs import documented
 
@@ -50,6 +51,7 @@ def correlate(
     bank: bool = False,
     nan: str | None = None,
     mask: Any = None,
+    tolerance: float = 0.0,
     dtype: Any = None,
     precision: str = "high",
     backend: str = "auto",
@@ -75,6 +77,11 @@ def correlate(
     bank : bool
         Whether `weights` are many filters at once, along one axis before the others. The result has that axis too,
         before those of `input`.
+    tolerance : float
+        How much the weights of an image's filter may be changed, in sum and relative to their own, where that makes
+        them a sum of few products of two vectors and the filter fast: no result then differs by more than `tolerance`
+        times the sum of the weights' magnitudes times the largest magnitude of `input`. Weights that are such a sum
+        as they are need none.
     <missing>
     <how>
 
@@ -92,9 +99,9 @@ def correlate(
     array([[ 3,  6, 12],
            [ 7, 14, 28]])
     """
-    how = How.make(input, dtype, precision, backend)
+    how = How.make(input, dtype, precision, backend, weights)
     return _correlate(
-        input, weights, output, mode, cval, origin, axes, step, bank, nan, mask, how, out, flip=False
+        input, weights, output, mode, cval, origin, axes, step, bank, tolerance, nan, mask, how, out, flip=False
     )  # fmt: skip
 
 
@@ -112,6 +119,7 @@ def convolve(
     bank: bool = False,
     nan: str | None = None,
     mask: Any = None,
+    tolerance: float = 0.0,
     dtype: Any = None,
     precision: str = "high",
     backend: str = "auto",
@@ -130,7 +138,7 @@ def convolve(
         Shifts the filter: 0 centres it over the pixel, positive values move it to the right.
     axes : int or tuple of int, optional
         The axes to filter; all by default. The axes of `weights` meet them in increasing order.
-    step, bank
+    step, bank, tolerance
         As for `correlate`.
     <missing>
     <how>
@@ -148,13 +156,15 @@ def convolve(
     >>> ndimage.convolve([1.0, np.nan, 3.0, 4.0], [0.25, 0.5, 0.25], nan="interpolate")
     array([1.        , 2.        , 3.33333333, 3.75      ])
     """
-    how = How.make(input, dtype, precision, backend)
-    return _correlate(input, weights, output, mode, cval, origin, axes, step, bank, nan, mask, how, out, flip=True)
+    how = How.make(input, dtype, precision, backend, weights)
+    return _correlate(
+        input, weights, output, mode, cval, origin, axes, step, bank, tolerance, nan, mask, how, out, flip=True
+    )  # fmt: skip
 
 
 def _weights(weights: Any) -> Array:
     array: Any = adopt(weights)
-    if hasattr(array, "get"):
+    if not isinstance(array, np.ndarray):
         # Weights are few, and looked at: a GPU's come to the host.
         array = array.get()
     wide: Array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
@@ -163,7 +173,7 @@ def _weights(weights: Any) -> Array:
 
 def _correlate(
     input: Any, weights: Any, output: Any, mode: str, cval: Any, origin: Any, axes: Any, step: Any, bank: bool,
-    nan: str | None, mask: Any, how: How, out: Any, *, flip: bool,
+    tolerance: float, nan: str | None, mask: Any, how: How, out: Any, *, flip: bool,
 ) -> Array:  # fmt: skip
     x, w = adopt(input), _weights(weights)
     check_cval(cval, x, w)
@@ -173,6 +183,8 @@ def _correlate(
         raise RuntimeError(f"weights.ndim ({w.ndim}) must match len(axes) ({len(axes)}){more}")
     if not w.size:
         raise RuntimeError(f"weights has shape {w.shape}; it must have at least one element along every axis")
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance={tolerance!r} must be at least 0 and less than 1")
     name = border(mode)
     check_centred(name, origin)
     origins, steps = per_axis("origin", origin, len(axes)), check_steps(step, len(axes))
@@ -191,9 +203,9 @@ def _correlate(
     else:
         w = w.conj()
     origins = [check_origin(shift, k) for shift, k in zip(shifts, sizes, strict=True)]
-    f = Filter(w, tuple(origins), tuple(strides), name, bank=bank)
+    f = Filter(w, tuple(origins), tuple(strides), name, bank=bank, tolerance=tolerance)
     along = tuple(range(int(bank), w.ndim))
-    check_missing(nan, mask, x, lambda: (w.sum(along), np.abs(w).sum(along)))
+    mask = check_missing(nan, mask, x, lambda: (w.sum(along), np.abs(w).sum(along)))
     is_complex = "c" in (x.dtype.kind, w.dtype.kind)
     result = prepare_output(output, x, f.shape(x.shape), is_complex=is_complex, promotes=4, out=out)
     there = present(x, nan, mask, cval)
@@ -257,7 +269,7 @@ def correlate1d(
     >>> ndimage.correlate1d([2, 8, 0, 4, 1, 9, 9, 0], weights=[1, 3])
     array([ 8, 26,  8, 12,  7, 28, 36,  9])
     """
-    how = How.make(input, dtype, precision, backend)
+    how = How.make(input, dtype, precision, backend, weights)
     return _correlate1d(input, weights, axis, output, mode, cval, origin, step, nan, mask, how, out, flip=False)
 
 
@@ -306,7 +318,7 @@ def convolve1d(
     >>> ndimage.convolve1d([2, 8, 0, 4, 1, 9, 9, 0], weights=[1, 3])
     array([14, 24,  4, 13, 12, 36, 27,  0])
     """
-    how = How.make(input, dtype, precision, backend)
+    how = How.make(input, dtype, precision, backend, weights)
     return _correlate1d(input, weights, axis, output, mode, cval, origin, step, nan, mask, how, out, flip=True)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuconv import arrays
 from gpuconv.ndimage.arguments import (
     adopt,
     border,
@@ -18,11 +19,11 @@ from gpuconv.ndimage.arguments import (
     prepare_output,
 )
 from gpuconv.ndimage.correlation import correlate1d
-from gpuconv.ndimage.passes import Pass
+from gpuconv.ndimage.passes import Pass, Passes, run_sum
 from gpuconv.ndimage.precision import How
 from gpuconv.ndimage.separable import filter_passes
 from gpuconv.ndimage.shared_docs import documented
-from gpuconv.ndimage.smoothing import gaussian_filter
+from gpuconv.ndimage.smoothing import gaussian_filter, gaussian_pass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -175,14 +176,22 @@ def generic_laplace(
     """
     x, result, axes, modes = _prepared(input, output, mode, axes, out)
     keywords = extra_keywords or {}
+    _sum_over_axes(x, result, axes, modes, functools.partial(derivative2, **keywords), cval, extra_arguments)
+    return finish(result, output, out, input)
+
+
+def _sum_over_axes(
+    x: Array, result: Array, axes: tuple[int, ...], modes: list[Any], derivative2: Callable[..., Any], cval: Any,
+    arguments: tuple[Any, ...],
+) -> None:  # fmt: skip
     if not axes:
         result[...] = x
     for axis, name in zip(axes, modes, strict=True):
         if axis == axes[0]:
-            derivative2(x, axis, result, name, cval, *extra_arguments, **keywords)
+            derivative2(arrays.shown(x), axis, arrays.shown(result), name, cval, *arguments)
         else:
-            result += derivative2(x, axis, result.dtype, name, cval, *extra_arguments, **keywords)
-    return finish(result, output, out, input)
+            part = derivative2(arrays.shown(x), axis, result.dtype, name, cval, *arguments)
+            result += arrays.workable(part)
 
 
 @documented
@@ -234,10 +243,11 @@ def generic_gradient_magnitude(
         return finish(result, output, out, input)
     for axis, name in zip(axes, modes, strict=True):
         if axis == axes[0]:
-            derivative(x, axis, result, name, cval, *extra_arguments, **keywords)
+            derivative(arrays.shown(x), axis, arrays.shown(result), name, cval, *extra_arguments, **keywords)
             np.multiply(result, result, out=result)
         else:
-            part = derivative(x, axis, result.dtype, name, cval, *extra_arguments, **keywords)
+            found = derivative(arrays.shown(x), axis, result.dtype, name, cval, *extra_arguments, **keywords)
+            part = arrays.workable(found)
             result += np.multiply(part, part, out=part)
     np.sqrt(result, out=result, casting="unsafe")
     return finish(result, output, out, input)
@@ -292,12 +302,24 @@ def laplace(
            [ 2., -4.,  2.],
            [ 0.,  2., -2.]])
     """
-    how = {"dtype": dtype, "precision": precision, "backend": backend}
-    return generic_laplace(input, _second_difference, output, mode, cval, (), how, axes=axes, out=out)
+    how = How.make(input, dtype, precision, backend)
+    x, result, axes, modes = _prepared(input, output, mode, axes, out)
+    borders = [border(name) for name in modes]
+    terms = [
+        Passes([Pass(axis, _DIFFERENCE if axis == of else _ITSELF, name) for axis in axes])
+        for of, name in zip(axes, borders, strict=True)
+    ]
+    if len(axes) != 2 or not run_sum(x, terms, cval, result, how):
+        second = functools.partial(_second_difference, dtype=dtype, precision=precision, backend=backend)
+        _sum_over_axes(x, result, axes, modes, second, cval, ())
+    return finish(result, output, out, input)
+
+
+_DIFFERENCE, _ITSELF = np.array([1.0, -2.0, 1.0]), np.array([0.0, 1.0, 0.0])
 
 
 def _second_difference(input: Any, axis: int, output: Any, mode: str, cval: Any, **how: Any) -> Array:
-    return correlate1d(input, [1.0, -2.0, 1.0], axis, output, mode, cval, **how)
+    return correlate1d(input, _DIFFERENCE, axis, output, mode, cval, **how)
 
 
 @documented
@@ -348,8 +370,35 @@ def gaussian_laplace(
         given, widths = widths, [0.0] * x.ndim
         for axis, width in zip(filtered, given, strict=True):
             widths[axis] = width
-    second = functools.partial(_gaussian_derivative, derivative=2)
-    return generic_laplace(input, second, output, mode, cval, (widths,), kwargs, axes=axes, out=out)
+    x, result, filtered, modes = _prepared(input, output, mode, axes, out)
+    terms = _gaussian_terms(filtered, widths, modes, kwargs)
+    how = {name: value for name, value in kwargs.items() if name in ("dtype", "precision", "backend")}
+    if not terms or not run_sum(x, terms, cval, result, _how(input, **how)):
+        second = functools.partial(_gaussian_derivative, derivative=2, **kwargs)
+        _sum_over_axes(x, result, filtered, modes, second, cval, (widths,))
+    return finish(result, output, out, input)
+
+
+def _how(input: Any, dtype: Any = None, precision: str = "high", backend: str = "auto") -> How:
+    return How.make(input, dtype, precision, backend)
+
+
+def _gaussian_terms(axes: tuple[int, ...], widths: list[Any], modes: list[Any], kwargs: dict[str, Any]) -> list[Passes]:
+    """Return the passes of each axis's second derivative; [] where they are not those of `gaussian_filter`."""
+    known = {"truncate", "radius", "dtype", "precision", "backend"}
+    if len(axes) != 2 or min(widths) <= 1e-15 or not known.issuperset(kwargs):
+        return []
+    truncate, radius = kwargs.get("truncate", 4.0), kwargs.get("radius")
+    reach = per_axis("radius", radius, 2)
+    return [
+        Passes(
+            [
+                gaussian_pass(axis, widths[axis], 2 if axis == of else 0, border(name), truncate, reach[place])
+                for place, axis in enumerate(axes)
+            ]
+        )
+        for of, name in zip(axes, modes, strict=True)
+    ]
 
 
 @documented
@@ -399,6 +448,6 @@ def gaussian_gradient_magnitude(
 def _gaussian_derivative(
     input: Any, axis: int, output: Any, mode: Any, cval: Any, sigma: Any, *, derivative: int, **kwargs: Any
 ) -> Array:
-    order = [0] * np.ndim(input)
+    order = [0] * adopt(input).ndim
     order[axis] = derivative
     return gaussian_filter(input, sigma, order, output, mode, cval, **kwargs)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuconv import arrays
 from gpuconv.ndimage.engine import store
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ _ZERO_SUM = 1e-8
 """Sum of weights, beside the sum of their magnitudes, from which on down it is taken for zero."""
 
 
-def check_missing(nan: Any, mask: Any, x: Array, weight_sums: Callable[[], tuple[Any, Any]]) -> None:
-    """Raise for arguments that do not fit.
+def check_missing(nan: Any, mask: Any, x: Array, weight_sums: Callable[[], tuple[Any, Any]]) -> Array | None:
+    """Return the mask as an array where the input lies, or None; raise for arguments that do not fit.
 
     Parameters
     ----------
@@ -40,8 +41,13 @@ def check_missing(nan: Any, mask: Any, x: Array, weight_sums: Callable[[], tuple
     """
     if nan not in (None, "interpolate", "zero"):
         raise ValueError(f"nan={nan!r} is unknown; valid are None, 'interpolate' and 'zero'")
-    if mask is not None and np.shape(mask) != x.shape:
-        raise ValueError(f"mask has shape {np.shape(mask)}; it must have the input's: {x.shape}")
+    found: Array | None = None
+    if mask is not None:
+        if arrays.home(mask) == "cuda":
+            arrays.check_same_memory("mask", mask, x)
+        found = arrays.workable(mask, x)
+        if found.shape != x.shape:
+            raise ValueError(f"mask has shape {found.shape}; it must have the input's: {x.shape}")
     if nan == "interpolate" or (nan is None and mask is not None):
         total, magnitude = weight_sums()
         if np.any(np.abs(total) <= _ZERO_SUM * magnitude):
@@ -49,15 +55,16 @@ def check_missing(nan: Any, mask: Any, x: Array, weight_sums: Callable[[], tuple
                 f"{'mask' if nan is None else f'nan={nan!r}'}: the weights sum to {total}, so sums of a part of them "
                 "cannot be scaled to the whole; nan='zero' takes missing elements for 0"
             )
+    return found
 
 
-def present(x: Array, nan: str | None, mask: Any, cval: Any) -> Array | None:
+def present(x: Array, nan: str | None, mask: Array | None, cval: Any) -> Array | None:
     """Return which elements of the input are there, or None where all are, and the outside `cval` is no NaN."""
     if nan is None and mask is None:
         return None
     there = np.ones(x.shape, bool, like=x) if nan is None or x.dtype.kind not in "fcV" else ~np.isnan(x)
     if mask is not None:
-        there &= ~np.asarray(mask, like=x).astype(bool)
+        there &= ~mask.astype(bool)
     return None if there.all() and not np.isnan(cval) else there
 
 
@@ -90,5 +97,5 @@ def run_present(
     run(there.astype(part), weights, float(outside_is_there), how)
     with np.errstate(divide="ignore", invalid="ignore"):
         result = sums / weights * total
-    result[weights == 0] = np.nan if output.dtype.kind in "fcV" else 0
+    np.copyto(result, np.nan if output.dtype.kind in "fcV" else 0, where=weights == 0)
     store(output, result)

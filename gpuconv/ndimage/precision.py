@@ -15,6 +15,8 @@ images that the tests try, those of equal numbers come nearest, to 6 % of it.
 
 ``precision="highest"`` keeps sums in float64 and uses no transform: SciPy's results, to the rounding of float64. It
 also gives exact zeros where all that a filter reaches is zero; of a transform rounding is left there.
+Where every sum is a whole number that float32 holds, as of 8-bit integers with few whole weights, the two are one, and
+float32 is what computes it.
 ``dtype="same"`` keeps sums in the input's precision, float32 for all of single precision, whatever their length, and
 ``dtype="float32"`` and ``"float64"`` are for any input. Results in integers are never computed by a transform, whose
 error may fall short of a whole number.
@@ -25,6 +27,7 @@ bfloat16.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +36,7 @@ from gpuconv import arrays, dispatch
 from gpuconv.dtypes import name_of
 from gpuconv.errors import DtypeError, UnsupportedError
 
-__all__ = ["LARGEST_KERNEL", "LONGEST_PASS", "How", "between_passes", "bound"]
+__all__ = ["LARGEST_KERNEL", "LONGEST_PASS", "How", "between_passes", "bound", "is_exact"]
 
 LONGEST_PASS = 128
 LARGEST_KERNEL = 1024
@@ -61,6 +64,26 @@ def between_passes(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32) if name_of(dtype) in ("float16", "bfloat16") else dtype
 
 
+def is_exact(x: np.dtype[Any], output: np.dtype[Any], weights: Any, fill: float) -> bool:
+    """Return whether sums in float32 give what sums in float64 do: all are whole, and less than 2**24.
+
+    A quotient that is not whole is further from the next whole number than rounding could take it.
+
+    Examples
+    --------
+    >>> is_exact(np.dtype("u1"), np.dtype("i2"), np.array([-1.0, 0.0, 1.0]), 0.0)
+    True
+    """
+    if x.kind not in "iu" or x.itemsize > 2 or weights.dtype.kind == "c":
+        return False
+    if output.kind not in "iu" and output != np.float32:
+        return False
+    largest = 1 << 8 * x.itemsize - (x.kind == "i")
+    if not abs(fill) <= largest or fill != math.floor(fill):
+        return False
+    return bool((weights == np.rint(weights)).all() and np.abs(weights).sum() * largest < 1 << 24)
+
+
 class How(NamedTuple):
     """How a filter is computed: what its `dtype`, `precision` and `backend` mean."""
 
@@ -69,13 +92,13 @@ class How(NamedTuple):
     backend: str = "cpu"
 
     @classmethod
-    def make(cls, x: Any, dtype: Any, precision: str, backend: str) -> How:
-        """Return the meaning of a caller's arguments for the input `x`.
+    def make(cls, x: Any, dtype: Any, precision: str, backend: str, *others: Any) -> How:
+        """Return the meaning of a caller's arguments for the input `x` and other arrays that a filter reads.
 
         Raises
         ------
         UnsupportedError
-            For an unknown name.
+            For an unknown name, or `backend="cpu"` and an array in a GPU's memory.
         """
         if dtype is not None and dtype != "same":
             try:
@@ -88,17 +111,17 @@ class How(NamedTuple):
         if precision not in dispatch.PRECISIONS:
             valid = ", ".join(map(repr, dispatch.PRECISIONS))
             raise UnsupportedError(f"precision={precision!r} is unknown; valid are {valid}")
-        home = arrays.home(x)
         if backend == "auto":
-            return cls(dtype, precision, home)
+            return cls(dtype, precision, arrays.home(x, *others))
         dispatch.backend(backend)
+        arrays.check_home(backend, x, *others)
         return cls(dtype, precision, backend)
 
-    def sums(self, x: np.dtype[Any], output: np.dtype[Any], *, is_long: bool) -> np.dtype[Any]:
-        """Return the dtype of the sums of a filter; `is_long` says that they pass the limits above."""
+    def sums(self, x: np.dtype[Any], output: np.dtype[Any], *, is_long: bool, is_exact: bool = False) -> np.dtype[Any]:
+        """Return the dtype of a filter's sums; `is_long` says that they pass the limits above, `is_exact` see there."""
         if self.dtype not in (None, "same"):
             return np.dtype(self.dtype)
         single = name_of(x) in _SINGLE
         if self.dtype is None:
             single = single and name_of(output) in _SINGLE and self.precision != "highest" and not is_long
-        return np.dtype(np.float32 if single else np.float64)
+        return np.dtype(np.float32 if single or is_exact else np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpuconv.ndimage.arguments import check_cval, finish, prepare_output
 from gpuconv.ndimage.missing import check_missing, present, run_present
-from gpuconv.ndimage.passes import Pass, passes_shape, run_passes
+from gpuconv.ndimage.passes import Pass, Passes, passes_shape, run_passes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ def filter_passes(
     out: Any, *, promotes: int = 0,
 ) -> Array:  # fmt: skip
     """Check what is left to check, run the passes on the adopted input `x`, and return the result."""
-    weights = passes[0].weights if passes else None
+    weights, whole = passes[0].weights if passes else None, Passes(passes)
     check_cval(cval, x, weights)
     is_complex = "c" in (x.dtype.kind, "" if weights is None else weights.dtype.kind)
 
@@ -35,15 +35,15 @@ def filter_passes(
         parts = [(step.weights.sum(), np.abs(step.weights).sum()) for step in passes]
         return math.prod(part for part, _ in parts), math.prod(size for _, size in parts)
 
-    check_missing(nan, mask, x, sums)
+    mask = check_missing(nan, mask, x, sums)
     result = prepare_output(
-        output, x, passes_shape(x.shape, passes), is_complex=is_complex and bool(passes or promotes), promotes=promotes,
+        output, x, passes_shape(whole, x.shape), is_complex=is_complex and bool(passes or promotes), promotes=promotes,
         out=out,
     )  # fmt: skip
     there = present(x, nan, mask, cval)
     if there is None:
-        run_passes(x, passes, cval, result, how)
+        run_passes(x, whole, cval, result, how)
     else:
         total = sums()[0] / math.prod(step.divisor for step in passes)
-        run_present(x, there, total, nan, cval, result, how, lambda a, y, c, h: run_passes(a, passes, c, y, h))
+        run_present(x, there, total, nan, cval, result, how, lambda a, y, c, h: run_passes(a, whole, c, y, h))
     return finish(result, output, out, input)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
 import operator
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,17 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["gaussian_filter", "gaussian_filter1d", "gaussian_weights", "uniform_filter", "uniform_filter1d"]
+__all__ = [
+    "gaussian_filter",
+    "gaussian_filter1d",
+    "gaussian_pass",
+    "gaussian_weights",
+    "uniform_filter",
+    "uniform_filter1d",
+]
+
+_MOST_KEPT = 512
+"""Largest radius and size whose weights are kept for the next call."""
 
 
 def gaussian_weights(sigma: float, order: int, radius: int) -> Array:
@@ -46,13 +57,20 @@ def gaussian_weights(sigma: float, order: int, radius: int) -> Array:
     return (q(x) * weights)[::-1]
 
 
-def _gaussian_pass(axis: int, sigma: Any, order: Any, mode: str, truncate: float, radius: Any, step: int) -> Pass:
+def gaussian_pass(axis: int, sigma: Any, order: Any, mode: str, truncate: float, radius: Any, step: int = 1) -> Pass:
+    """Return the pass of a Gaussian, or of a derivative of one, along an axis."""
     reach = int(truncate * float(sigma) + 0.5) if radius is None else radius
     if not isinstance(reach, numbers.Integral) or reach < 0:
         raise ValueError(f"radius={reach!r}: Radius must be a nonnegative integer.")
     if order < 0:
         raise ValueError(f"order={order!r}: order must be non-negative")
-    return Pass(axis, gaussian_weights(float(sigma), order, int(reach)), mode, step=step)
+    make = _kept_gaussian if reach <= _MOST_KEPT else _kept_gaussian.__wrapped__
+    return make(axis, float(sigma), operator.index(order), mode, int(reach), step)
+
+
+@functools.lru_cache(maxsize=256)
+def _kept_gaussian(axis: int, sigma: float, order: int, mode: str, radius: int, step: int) -> Pass:
+    return Pass(axis, gaussian_weights(sigma, order, radius), mode, step=step)
 
 
 @documented
@@ -108,7 +126,7 @@ def gaussian_filter1d(
     """
     x, how = adopt(input), How.make(input, dtype, precision, backend)
     (stride,) = check_steps(step, 1)
-    single = _gaussian_pass(check_axis(axis, x.ndim), sigma, order, border(mode), truncate, radius, stride)
+    single = gaussian_pass(check_axis(axis, x.ndim), sigma, order, border(mode), truncate, radius, stride)
     return filter_passes(input, x, [single], output, cval, nan, mask, how, out, promotes=4)
 
 
@@ -186,7 +204,7 @@ def gaussian_filter(
         check_steps(step, count),
     )
     passes = [
-        _gaussian_pass(axis, width, derivative, border(name), truncate, reach, stride)
+        gaussian_pass(axis, width, derivative, border(name), truncate, reach, stride)
         if width > 1e-15
         else Pass(axis, np.ones(1), border(name), step=stride)
         for axis, width, derivative, name, reach, stride in zip(axes, *columns, strict=True)
@@ -249,8 +267,14 @@ def _uniform_pass(axis: int, size: int, mode: str, origin: Any, step: int) -> Pa
     if size < 1:
         raise RuntimeError(f"size={size}: incorrect filter size; it must be at least 1")
     check_centred(mode, origin)
+    make = _kept_mean if size <= _MOST_KEPT else _kept_mean.__wrapped__
+    return make(axis, size, mode, check_origin(origin, size), step)
+
+
+@functools.lru_cache(maxsize=256)
+def _kept_mean(axis: int, size: int, mode: str, origin: int, step: int) -> Pass:
     # Sums of integers are exact, and so are the means that are integers; weights of 1/size would fall short of them.
-    return Pass(axis, np.ones(size), mode, check_origin(origin, size), float(size), step)
+    return Pass(axis, np.ones(size), mode, origin, float(size), step)
 
 
 @documented

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gpuconv import dispatch
+from gpuconv import arrays, dispatch
 from gpuconv.api import make_call
 from gpuconv.signal.engine import adopt, is_foreign, outputs_of
 
@@ -84,7 +84,7 @@ def choose_conv_method(in1: Any, in2: Any, mode: str = "full", measure: bool = F
     >>> signal.choose_conv_method(np.ones(100), np.ones(5))
     'direct'
     """
-    volume, kernel = adopt(in1), adopt(in2)
+    volume, kernel = adopt(in1, in2)
     if mode not in ("full", "same", "valid"):
         raise ValueError(f"mode={mode!r}: Acceptable mode flags are 'valid', 'same', or 'full'")
     if not volume.size or not kernel.size:
@@ -112,7 +112,7 @@ def _cheapest(a: Array, b: Array, mode: str) -> Literal["fft", "direct"]:
         pairs.append((before, output.size - n - before + k - 1))
     geometry = (1, tuple(pairs), 0, 1, 1, "zeros", "channels_first")
     call = make_call("forward", a.ndim, (1, 1, *x.shape), (1, 1, *w.shape), None, dtype.name, geometry, "high")
-    chosen = dispatch.choose(call, "cpu").__name__.rpartition(".")[2]
+    chosen = dispatch.choose(call, arrays.home(a)).__name__.rpartition(".")[2]
     return "fft" if chosen == "fft" else "direct"
 
 

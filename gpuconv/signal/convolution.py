@@ -95,7 +95,7 @@ def convolve(
     array([[3, 7],
            [1, 1]])
     """
-    a, b = adopt(in1), adopt(in2)
+    a, b = adopt(in1, in2, backend=backend)
     return _convolve(a, b, mode, method, "convolve", in1, axes, step, backend, out)
 
 
@@ -133,7 +133,7 @@ def correlate(
     >>> signal.correlate([1, 2, 3], [0, 1, 2])
     array([2, 5, 8, 3, 0])
     """
-    a, b = adopt(in1), adopt(in2)
+    a, b = adopt(in1, in2, backend=backend)
     along = range(b.ndim) if axes is None else _axes(axes, b.ndim)
     return _convolve(a, reversed_conjugate(b, along), mode, method, "correlate", in1, axes, step, backend, out)
 
@@ -142,7 +142,7 @@ def _convolve(
     a: Array, b: Array, mode: str, method: str, name: str, like: Any, axes: Any, step: Any, backend: str, out: Any
 ) -> Any:
     if a.ndim == b.ndim == 0:
-        return a * b
+        return a * b if arrays.home(a) == "cpu" else arrays.give_back(a * b, like)
     if a.ndim != b.ndim:
         raise ValueError(
             f"volume and kernel should have the same dimensionality; in1 has {a.ndim} axes and in2 has {b.ndim}"
@@ -235,13 +235,13 @@ def fftconvolve(
     array([[1., 3., 2.],
            [3., 7., 4.]])
     """
-    a, b = adopt(in1), adopt(in2)
+    a, b = adopt(in1, in2, backend=backend)
     if a.ndim == b.ndim == 0:
-        return a * b
+        return a * b if arrays.home(a) == "cpu" else arrays.give_back(a * b, in1)
     if a.ndim != b.ndim:
         raise ValueError(f"in1 and in2 should have the same dimensionality; they have {a.ndim} and {b.ndim} axes")
     if not a.size or not b.size:
-        return np.asarray([])
+        return arrays.give_back(np.asarray([], like=a), in1)
     if is_foreign(a, b):
         check_plain(a, b, step=step, out=out)
         return scipys("fftconvolve")(a, b, mode, axes)

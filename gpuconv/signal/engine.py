@@ -74,11 +74,21 @@ class Output(NamedTuple):
         return slice(self.start, self.start + self.size, self.step)
 
 
-def adopt(value: Any) -> Array:
-    """Return a caller's array as NumPy's; one in a GPU's memory, a matrix or a masked array is refused."""
-    if isinstance(value, (np.matrix, np.ma.MaskedArray)):
-        raise TypeError(f"inputs of type {type(value).__name__} are not supported; pass a plain array")
-    return arrays.adopt_host(value)
+def adopt(*values: Any, backend: str = "auto") -> list[Array]:
+    """Return callers' arrays, all on a GPU where one of them is; a matrix or a masked array is refused."""
+    arrays.check_home(backend, *values)
+    like = next((value for value in values if arrays.home(value) == "cuda"), None)
+    for value in values:
+        if isinstance(value, (np.matrix, np.ma.MaskedArray)):
+            raise TypeError(f"inputs of type {type(value).__name__} are not supported; pass a plain array")
+    if like is not None:
+        for value in values:
+            # SciPy computes these, which knows no GPU.
+            dtype = arrays.adopt(value).dtype
+            if dtype.kind == "O" or dtype.char in "gG":
+                name = "object" if dtype.kind == "O" else "longdouble"
+                raise DtypeError(f"an input has dtype {name}, which no GPU computes in; copy the arrays to the host")
+    return [arrays.workable(value, like) for value in values]
 
 
 def is_foreign(*inputs: Array) -> bool:
@@ -124,7 +134,7 @@ def target_of(out: Any, a: Array, b: Array, outputs: Sequence[Output]) -> Array 
     """Return the caller's `out` as an array once it is known to fit."""
     if out is None:
         return None
-    return arrays.check_host_out(out, tuple(output.length for output in outputs), np.result_type(a, b), (a, b))
+    return arrays.check_workable_out(out, tuple(output.length for output in outputs), np.result_type(a, b), (a, b))
 
 
 def reversed_conjugate(a: Array, axes: Sequence[int]) -> Array:
@@ -219,7 +229,8 @@ def convolve_axes(
                 _convolve(x.astype(part, copy=False), w.astype(part, copy=False), axes, outputs, how, border,
                           getattr(result, name))  # fmt: skip
             return result
-    if computed.kind in "iu" and computed.itemsize == 8:
+    # On a GPU a product of integers takes no longer than the conversion.
+    if computed.kind in "iu" and computed.itemsize == 8 and isinstance(a, np.ndarray):
         exact = _through_floats(a, b, axes, outputs, how, border)
         if exact is not None:
             if out is None:

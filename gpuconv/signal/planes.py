@@ -86,7 +86,8 @@ def convolve2d(
            [7, 7]])
     """
     how = How(precision, backend)
-    return _convolve2d(adopt(in1), adopt(in2), mode, boundary, fillvalue, in1, step, how, out, is_convolution=True)
+    a, b = adopt(in1, in2, backend=backend)
+    return _convolve2d(a, b, mode, boundary, fillvalue, in1, step, how, out, is_convolution=True)
 
 
 def correlate2d(
@@ -124,7 +125,8 @@ def correlate2d(
     array([[-2, -2,  2]])
     """
     how = How(precision, backend)
-    return _convolve2d(adopt(in1), adopt(in2), mode, boundary, fillvalue, in1, step, how, out, is_convolution=False)
+    a, b = adopt(in1, in2, backend=backend)
+    return _convolve2d(a, b, mode, boundary, fillvalue, in1, step, how, out, is_convolution=False)
 
 
 def _convolve2d(
@@ -164,7 +166,10 @@ def _convolve2d(
         left = [(o.size - 1) % o.step for o in outputs]
         outputs = [o._replace(start=o.start + n, size=o.size - n) for o, n in zip(outputs, left, strict=True)]
     if border == "zeros" and mode != "valid" and fill != 0:
-        a = np.pad(a.astype(fill.dtype), [(k - 1, k - 1) for k in b.shape], constant_values=fill)
+        around = [n + 2 * (k - 1) for n, k in zip(a.shape, b.shape, strict=True)]
+        padded = np.full(around, fill, fill.dtype, like=a)
+        padded[tuple(slice(k - 1, n + k - 1) for n, k in zip(a.shape, b.shape, strict=True))] = a
+        a = padded
         outputs = [output._replace(start=output.start + k - 1) for output, k in zip(outputs, b.shape, strict=True)]
     border = "zeros" if mode == "valid" else border
     into = target if target is None or not turn else target[::-1, ::-1]

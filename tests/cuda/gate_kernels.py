@@ -18,11 +18,14 @@ from gpuconv.backends.cuda import (
     implicit_gemm,
     implicit_gemm_kernels,
     memory_kernels,
+    ndarray,
+    ndarray_kernels,
     scalars,
     stencil,
     stencil_kernels,
     winograd_kernels,
 )
+from gpuconv.dtypes import to_numpy
 
 KINDS = ("float32", "float16", "bfloat16", "float64", "int8", "uint8", "int16", "int32", "int64")
 
@@ -32,6 +35,20 @@ PRODUCTS = (("float32", False), ("float32", True), ("bfloat16", False), ("float6
 
 STENCILS = (("float32", 3, 3), ("float32", 7, 7), ("float32", 31, 31), ("float64", 5, 5), ("uint8", 3, 3))
 """Windows whose weights are in registers, at the most, and beyond, which is a tall one."""
+
+
+ELEMENTWISE = (
+    ("copy", ("float32",), "uint8"), ("copy", ("float64",), "int16"), ("copy", ("float16",), "bfloat16"),
+    ("copy", ("uint64",), "float32"), ("absolute", ("float32",), "float32"), ("conjugate", ("complex64",), "complex64"),
+    ("isnan", ("float32",), "bool"), ("isfinite", ("complex64",), "bool"), ("invert", ("bool",), "bool"),
+    ("sqrt", ("float32",), "float32"), ("complex sqrt", ("complex64",), "complex64"),
+    ("add", ("int8", "int8"), "int8"), ("subtract", ("complex64",) * 2, "complex64"),
+    ("complex multiply", ("complex64",) * 2, "complex64"), ("divide", ("float32", "float32"), "float32"),
+    ("complex divide", ("complex64",) * 2, "complex64"), ("bitwise_and", ("bool", "bool"), "bool"),
+    ("less", ("float32", "float32"), "bool"), ("equal", ("int64", "int64"), "bool"),
+    ("not_equal", ("float32", "float32"), "bool"), ("select", ("bool", "float32", "float32"), "float32"),
+)  # fmt: skip
+"""Functions of `GpuArray`, the dtypes of what they read and of what they write."""
 
 
 class Variant(NamedTuple):
@@ -88,16 +105,17 @@ def variants(types):
             name = f"implicit_gemm {kind} {tile.rows}x{tile.columns}{' channels inside' * inside}"
             signature = (x, sums, y, y, getattr(types, seen.sums.name), numbers, types.int64)
             yield Variant(name, kernel, signature, tile.threads)
-    for kind in ("float32", "bfloat16"):
+    for kind, size in (("float32", 2), ("float32", 4), ("bfloat16", 2)):
         seen = scalars.of(kind)
         x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
-        fill = getattr(types, seen.sums.name)
-        kernel = winograd_kernels.inputs(kind).py_func
-        yield Variant(f"winograd inputs {kind}", kernel, (x, sums, fill, numbers, types.int64), 256)
-        kernel = winograd_kernels.outputs(kind).py_func
-        yield Variant(f"winograd outputs {kind}", kernel, (sums, x, sums, y, y, fill, numbers, types.int64), 256)
-    kernel = winograd_kernels.weights("float32").py_func
-    yield Variant("winograd weights float32", kernel, (sums, sums, types.int64), 256)
+        fill, form = getattr(types, seen.sums.name), f"{kind} {size}x{size}"
+        kernel = winograd_kernels.inputs(kind, size).py_func
+        yield Variant(f"winograd inputs {form}", kernel, (x, sums, fill, numbers, types.int64), 256)
+        kernel = winograd_kernels.outputs(kind, size).py_func
+        yield Variant(f"winograd outputs {form}", kernel, (sums, x, sums, y, y, fill, numbers, types.int64), 256)
+        if kind == "float32":
+            kernel = winograd_kernels.weights(kind, size).py_func
+            yield Variant(f"winograd weights {form}", kernel, (sums, sums, types.int64), 256)
     for kind, height, width in STENCILS:
         seen = scalars.of(kind)
         x, sums, y = flat(seen.storage), flat(seen.sums), flat(seen.result_storage)
@@ -113,5 +131,23 @@ def variants(types):
             array = flat(scalars.of(kind).storage)
             kernel = activation_kernels.activating(name, kind).py_func
             yield Variant(f"{name} {kind}", kernel, (array, array, types.int64), 256)
+    for name, read, written in ELEMENTWISE:
+        function, signature = elementwise(name, read, written, flat)
+        yield Variant(f"elementwise {name} {' '.join(read)}", function, (*signature, numbers), 256)
+    mask = types.uint8[::1]
+    yield Variant("find false", ndarray_kernels.find_false().py_func, (mask, mask), 256)
     array = flat(scalars.of("float32").storage)
     yield Variant("copy float32", memory_kernels.copy("float32").py_func, (array, array, numbers), 256)
+
+
+def elementwise(name, read, written, flat):
+    """Return the kernel and the types of the arrays of one function of `GpuArray`."""
+    made = (
+        ndarray._copied_as(*map(to_numpy, (*read, written)))
+        if name == "copy"
+        else ndarray._computed(to_numpy(read[-1]))
+    )
+    computed = ("int64", made, made) if name == "select" else (made,) * len(read)
+    kernel = ndarray_kernels.elementwise(name, read, computed, "int64" if name in ndarray._TRUTHS else made, written)
+    stored = [flat(ndarray._storage(to_numpy(dtype))) for dtype in (*read, written)]
+    return kernel.py_func, (*stored[:-1], *stored[-1:] * (ndarray_kernels.OPERANDS - len(read)), stored[-1])

@@ -6,12 +6,10 @@ all input channels and taps. See docs/kernels.md for the blocking, its arithmeti
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from gpuconv.backends.cpu import direct_kernels as kernels
 from gpuconv.backends.cpu.direct_contraction import contraction
 from gpuconv.backends.cpu.direct_geometry import accumulator_of, contraction_geometry, correlation_geometry
 from gpuconv.backends.cpu.memory import address_of
+from gpuconv.backends.cpu.records import KeptRecords
 from gpuconv.backends.cpu.simd import CODES
 from gpuconv.boundary import source_index
 from gpuconv.dtypes import name_of, result_dtype, to_numpy
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["cost", "pack", "packed_bytes", "run", "supports", "workspace"]
+__all__ = ["cost", "pack", "pack_into", "packed_bytes", "run", "supports", "workspace"]
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -58,8 +57,7 @@ def workspace(call: Call) -> int:
 
 def packed_bytes(call: Call) -> int:
     """Return the bytes of the weights that `pack` returns."""
-    correlation = _correlation(call)
-    return correlation.geometry.packed_elements * correlation.dtype.itemsize
+    return _correlation(call).packed_bytes
 
 
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
@@ -76,22 +74,20 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     if packed is not None:
         correlation.run(x, y, bias, packed)
         return
-    with packed_for_now(call, w) as weights:
-        correlation.run(x, y, bias, weights)
+    block = memory.take(correlation.packed_bytes)
+    correlation.run(x, y, bias, correlation.pack(w, block[0]))
+    memory.give_back(block)
 
 
 def pack(call: Call, w: Array) -> Array | None:
     """Return the weights as the kernel reads them, phase by phase (see `direct_kernels.weight_packing`)."""
     correlation = _correlation(call)
-    return correlation.pack(w, np.empty(packed_bytes(call), np.uint8))
+    return correlation.pack(w, np.empty(correlation.packed_bytes, np.uint8))
 
 
-@contextlib.contextmanager
-def packed_for_now(call: Call, w: Array) -> Iterator[Array | None]:
-    """Give the weights that `pack` returns, for the time of a call."""
-    block = memory.take(packed_bytes(call))
-    yield _correlation(call).pack(w, block[0])
-    memory.give_back(block)
+def pack_into(call: Call, w: Array, to: Array) -> Array | None:
+    """Return what `pack` does, written into `packed_bytes` bytes of the caller's."""
+    return _correlation(call).pack(w, to)
 
 
 def _real(dtype: str) -> str:
@@ -120,6 +116,7 @@ class _Correlation:
         self.dtype = np.dtype(accumulator_of(call.dtype, call.accumulator))
         self.bias_dtype = np.result_type(self.dtype, 1j) if call.is_complex else self.dtype
         self.geometry = g = correlation_geometry(problem, self.dtype.name, call.is_complex)
+        self.packed_bytes = g.packed_elements * self.dtype.itemsize
         self.codes = CODES[_real(call.dtype)], CODES[self.dtype.name]
         self.fill = np.array([problem.padding_value, 0], self.dtype)
         self.fill_address = address_of(self.fill)
@@ -129,8 +126,10 @@ class _Correlation:
         self.taps.shape = (-1, problem.rank)
         self.first_taps = 8 * np.cumsum([0, *map(len, combinations[:-1])])
         # A few thousand elements are packed sooner than a second thread hears of them.
+        self.packs_alone = g.packed_elements < 20_000
         self.pack_tasks = len(combinations) * problem.groups * -(-int(g.record["outputs"]) // kernels.ROWS)
         self.pack_slice = max(1, 10**8 * self.pack_tasks // max(g.packed_elements, 1))
+        self._records = KeptRecords(self._record)
         self._tap_tables: dict[tuple[int, ...], tuple[Array, Array, int]] = {}
         self.packing = np.zeros((), kernels.PACKING)
         for name in ("channels", "outputs", "is_complex", "groups", "phases", "phase_count"):
@@ -140,11 +139,9 @@ class _Correlation:
         self.packing["blocks"] = -(-int(g.record["outputs"]) // kernels.ROWS)
 
     def pack(self, w: Array, to: Array) -> Array | None:
-        """Return the packed weights, which lie in the bytes `to`, or None where there are none."""
-        g = self.geometry
-        if g.packed_elements == 0:
+        """Return the bytes `to` with the packed weights in them, or None where there are none."""
+        if self.packed_bytes == 0:
             return None
-        packed = to[: g.packed_elements * self.dtype.itemsize].view(self.dtype)
         outputs, channels, *spatial = w.strides
         address, group = address_of(w), outputs * (self.forward.out_channels // self.forward.groups)
         if not self.is_forward:
@@ -154,10 +151,10 @@ class _Correlation:
             spatial = [-stride for stride in spatial]
         table = self._tap_table(tuple(spatial))
         words = self.packing_words.copy()
-        words[:7] = (address, group, outputs, channels, w.itemsize // 2, address_of(packed), table[2])
+        words[:7] = (address, group, outputs, channels, w.itemsize // 2, address_of(to), table[2])
         kernel = kernels.weight_packing(*self.codes)
-        threads.run(kernel, words, self.pack_tasks, 64, self.pack_slice, alone=g.packed_elements < 20_000)
-        return packed
+        threads.run(kernel, words, self.pack_tasks, 64, self.pack_slice, alone=self.packs_alone)
+        return to
 
     def _tap_table(self, strides: tuple[int, ...]) -> tuple[Array, Array, int]:
         """Return all phases' tap offsets in weights of these strides, the phases' addresses, and the address of those.
@@ -176,14 +173,23 @@ class _Correlation:
     def run(self, x: Array, y: Array, bias: Array | None, packed: Array | None) -> None:
         """Write the correlation of x into y."""
         g = self.geometry
-        words = g.words.copy()
-        sums_bias = None if bias is None else np.ascontiguousarray(bias, self.bias_dtype)
-        words[:17] = (
-            *_operand(self.problem, x), *_operand(self.problem, y), 0 if packed is None else address_of(packed),
-            0 if sums_bias is None else address_of(sums_bias), self.fill_address,
-        )  # fmt: skip
-        kernel = kernels.correlation(*self.codes, CODES[_real(name_of(y.dtype))])
+        words, kernel = self._records.copy((x.strides, y.strides, y.dtype), x, y)
+        words[_X], words[_Y] = address_of(x), address_of(y)
+        if packed is not None:
+            words[_W] = address_of(packed)
+        if bias is not None:
+            sums_bias = np.ascontiguousarray(bias, self.bias_dtype)
+            words[_BIAS] = address_of(sums_bias)
         threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks)
+
+    def _record(self, x: Array, y: Array) -> tuple[Array, int]:
+        """Return the call record for arrays like these, and the kernel."""
+        words = self.geometry.words.copy()
+        words[:17] = (*_operand(self.problem, x), *_operand(self.problem, y), 0, 0, self.fill_address)
+        return words, kernels.correlation(*self.codes, CODES[_real(name_of(y.dtype))])
+
+
+_X, _Y, _W, _BIAS = ((kernels.CALL.names or ()).index(name) for name in ("x", "y", "w", "bias"))
 
 
 def _contract(call: Call, x: Array, w: Array, y: Array) -> None:
@@ -243,8 +249,9 @@ def _fold_border(call: Call, x: Array, w: Array, y: Array) -> None:
     plain = dataclasses.replace(call, problem=wide)
     correlation = _correlation(plain)
     folded: Array = np.empty(wide.x_shape, correlation.bias_dtype)
-    with packed_for_now(plain, w) as packed:
-        correlation.run(y, folded, None, packed)
+    block = memory.take(correlation.packed_bytes)
+    correlation.run(y, folded, None, correlation.pack(w, block[0]))
+    memory.give_back(block)
     first = x.ndim - problem.rank - (problem.layout == "channels_last")
     for axis, (p, q) in enumerate(problem.padding):
         low, high = problem.cropped[axis]

@@ -17,9 +17,11 @@ from gpuconv.backends.cpu import direct, threads
 from gpuconv.backends.cpu import fft_kernels as kernels
 from gpuconv.backends.cpu.fft_geometry import Geometry, TileSize, empty_aligned, geometry, three, tile_size
 from gpuconv.backends.cpu.memory import address_of
+from gpuconv.backends.cpu.records import KeptRecords
 from gpuconv.backends.cpu.simd import BYTES, CODES
 from gpuconv.boundary import source_index
 from gpuconv.dtypes import name_of
+from gpuconv.factors import Factors
 from gpuconv.tuning import CPU_COSTS
 
 if TYPE_CHECKING:
@@ -29,14 +31,16 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["cost", "pack", "run", "supports", "workspace"]
+__all__ = ["TAKES", "cost", "pack", "run", "supports", "workspace"]
 
+TAKES = ("factors",)
 _MOST_MEMORY = 256 << 20
 """Bytes of transformed weights, and of a thread's tiles, at most."""
 _FEWEST = 24
 _ALONE = 30e-6
 """Seconds of work that one thread does sooner than it hands half of it over."""
 _WORDS = {name: i for i, name in enumerate(kernels.CALL.names or ())}
+_X, _Y, _W, _BIAS, _FLAGS, _SELF = (_WORDS[name] for name in ("x", "y", "w", "bias", "flags", "self"))
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -52,6 +56,8 @@ def supports(call: Call, device: Device) -> str | None:
         return "stride and dilation must be 1"
     if call.operation != "forward" and problem.padding_mode != "zeros":
         return "the gradient of a border that is not zeros"
+    if call.factored is not None and (call.factored.is_whole or call.factored.is_sparse):
+        return "the product of its factors has another result"
     problem = _forward(call)
     if not call.flops or problem.in_channels // problem.groups * math.prod(problem.kernel) < _FEWEST:
         return f"sums of fewer than {_FEWEST} products are sooner, and more exactly, direct"
@@ -76,7 +82,7 @@ def workspace(call: Call) -> int:
     plan = _plan(call)
     g = plan.geometry
     number = 1 if plan.alone else min(g.tasks, threads.count())
-    return g.spectrum * plan.dtype.itemsize + g.scratch_bytes * number + int(g.record["items"])
+    return g.spectrum * plan.dtype.itemsize + g.scratch_bytes * number + plan.items
 
 
 def pack(call: Call, w: Array) -> Array:
@@ -85,8 +91,12 @@ def pack(call: Call, w: Array) -> Array:
     return plan.pack(w)
 
 
-def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
+def run(
+    call: Call, x: Array, w: Array | Factors, y: Array, bias: Array | None = None, packed: Array | None = None
+) -> None:
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
+    if isinstance(w, Factors):
+        w = np.asarray(w.product(call.problem) / w.divisor, call.dtype)
     if call.operation != "forward":
         x, y = y, x
     plan = _plan(call)
@@ -129,8 +139,10 @@ class _Plan:
         self.dtype = np.dtype(call.accumulator)
         self.transform = kernels.transform(self.code)
         self.alone = self.tile.tasks * self.tile.task_seconds < _ALONE
+        self.items = int(self.geometry.record["items"])
         self.fill = np.array([self.problem.padding_value, 0], self.dtype)
         self.scale = np.array([1 / math.prod(self.tile.sizes)], self.dtype)
+        self._tiles, self._weights = KeptRecords(self._tiles_record), KeptRecords(self._weights_record)
 
     def weights(self, w: Array) -> Array:
         """Return the weights of the forward problem that is computed."""
@@ -146,37 +158,44 @@ class _Plan:
         g = self.geometry
         spectrum = empty_aligned(g.spectrum, self.dtype)
         turned = self.weights(w)
-        outputs, channels, *spatial = turned.strides
-        words = g.words.copy()
-        strides = three(tuple(spatial), 0)
-        for name, value in (
-            ("x", address_of(turned)), ("w", address_of(spectrum)), ("fill", address_of(self.scale)),
-            ("wg", outputs * (self.problem.out_channels // self.problem.groups)), ("wo", outputs), ("wc", channels),
-            ("wz", strides[0]), ("wy", strides[1]), ("wx", strides[2]), ("w_half", w.itemsize // 2),
-            ("conjugate", self.call.operation == "input_gradient"), ("self", address_of(words)),
-            ("transform", self.transform),
-        ):  # fmt: skip
-            words[_WORDS[name]] = value
-        kernel = kernels.weights(CODES[_real(self.call.dtype)], self.code)
+        words, kernel = self._weights.copy(turned.strides, turned)
+        words[_X], words[_W], words[_SELF] = address_of(turned), address_of(spectrum), address_of(words)
         threads.run(kernel, words, g.weight_tasks, 64, g.slice_tasks, alone=g.weight_tasks == 1)
         return spectrum
 
     def run(self, x: Array, w: Array, y: Array, bias: Array | None, packed: Array) -> None:
         """Write the correlation of x into y."""
-        g, is_complex = self.geometry, self.call.is_complex
-        words = g.words.copy()
-        numbers = np.result_type(self.dtype, 1j) if is_complex else self.dtype
-        sums_bias = None if bias is None else np.ascontiguousarray(bias, numbers)
-        flags = np.zeros(int(g.record["items"]), np.int8)
-        words[:18] = (
-            *_operand(self.problem, x), *_operand(self.problem, y), address_of(packed),
-            0 if sums_bias is None else address_of(sums_bias), address_of(self.fill), address_of(flags),
-        )  # fmt: skip
-        words[_WORDS["self"]], words[_WORDS["transform"]] = address_of(words), self.transform
-        kernel = kernels.tiles(CODES[_real(self.call.dtype)], self.code, CODES[_real(name_of(y.dtype))])
+        g = self.geometry
+        flags = np.zeros(self.items, np.int8)
+        words, kernel = self._tiles.copy((x.strides, y.strides, y.dtype), x, y)
+        words[_X], words[_Y], words[_W] = address_of(x), address_of(y), address_of(packed)
+        words[_FLAGS], words[_SELF] = address_of(flags), address_of(words)
+        if bias is not None:
+            numbers = np.result_type(self.dtype, 1j) if self.call.is_complex else self.dtype
+            sums_bias = np.ascontiguousarray(bias, numbers)
+            words[_BIAS] = address_of(sums_bias)
         threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=self.alone)
-        if flags.any():
+        if np.count_nonzero(flags):
             self._repair(x, self.weights(w), y, bias, np.flatnonzero(flags))
+
+    def _weights_record(self, w: Array) -> tuple[Array, int]:
+        """Return the record for weights like these, and the kernel that transforms them."""
+        outputs, channels, *spatial = w.strides
+        words, (z, y, x) = self.geometry.words.copy(), three(tuple(spatial), 0)
+        for name, value in (
+            ("fill", address_of(self.scale)), ("wo", outputs), ("wc", channels), ("wz", z), ("wy", y), ("wx", x),
+            ("wg", outputs * (self.problem.out_channels // self.problem.groups)), ("w_half", w.itemsize // 2),
+            ("conjugate", self.call.operation == "input_gradient"), ("transform", self.transform),
+        ):  # fmt: skip
+            words[_WORDS[name]] = value
+        return words, kernels.weights(CODES[_real(self.call.dtype)], self.code)
+
+    def _tiles_record(self, x: Array, y: Array) -> tuple[Array, int]:
+        """Return the record for arrays like these, and the kernel that computes the tiles."""
+        words = self.geometry.words.copy()
+        words[:17] = (*_operand(self.problem, x), *_operand(self.problem, y), 0, 0, address_of(self.fill))
+        words[_WORDS["transform"]] = self.transform
+        return words, kernels.tiles(CODES[_real(self.call.dtype)], self.code, CODES[_real(name_of(y.dtype))])
 
     def _repair(self, x: Array, w: Array, y: Array, bias: Array | None, items: Array) -> None:
         """Compute directly the outputs of tiles that are not finite: one bad input spoils a whole transform."""
@@ -184,7 +203,7 @@ class _Plan:
         precise = dataclasses.replace(self.call, problem=problem, operation="forward", precision="highest")
         if self.call.operation == "input_gradient" and self.call.is_complex:
             w = w.conj()
-        if 4 * len(items) > int(self.geometry.record["items"]):
+        if 4 * len(items) > self.items:
             direct.run(precise, x, w, y, bias)
             return
         rank, tiles = problem.rank, self.tile.tiles

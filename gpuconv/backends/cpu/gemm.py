@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv.backends.cpu import direct, threads
+from gpuconv.backends.cpu import direct, memory, threads
 from gpuconv.backends.cpu.direct_kernels import ROWS
 from gpuconv.backends.cpu.gemm_geometry import Geometry, geometry, offsets, reads_rows
 from gpuconv.backends.cpu.gemm_kernels import GEMM, multiplication
@@ -179,8 +179,9 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     if packed is not None:
         _run(call, x, packed, y, bias, True)
     elif _has_phases(call):
-        with direct.packed_for_now(call, w) as weights:
-            _run(call, x, weights, y, bias, True)
+        block = memory.take(direct.packed_bytes(call))
+        _run(call, x, direct.pack_into(call, w, block[0]), y, bias, True)
+        memory.give_back(block)
     else:
         _run(call, x, np.ascontiguousarray(w), y, bias, False)
 

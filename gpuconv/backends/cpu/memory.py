@@ -18,6 +18,9 @@ LINE = 64
 _KEPT_BYTES = 128 << 20
 _KEPT_BLOCKS = 32
 _kept: list[Block] = []
+_SMALL_BYTES = 32 << 10
+_small: list[Block] = []
+"""Blocks of `_SMALL_BYTES`: a small call has no time to look for the block that fits it best, nor for a lock."""
 _lock = [threading.Lock()]
 
 
@@ -40,6 +43,11 @@ def aligned(size: int) -> Block:
 
 def take(size: int) -> Block:
     """Return at least `size` bytes: the smallest block kept that is large enough, or a new one."""
+    if size <= _SMALL_BYTES:
+        try:
+            return _small.pop()
+        except IndexError:
+            return aligned(_SMALL_BYTES)
     with _lock[0]:
         fitting = [(block[0].nbytes, i) for i, block in enumerate(_kept) if block[0].nbytes >= size]
         if fitting:
@@ -49,8 +57,16 @@ def take(size: int) -> Block:
 
 def give_back(*blocks: Block) -> None:
     """Keep blocks that are no longer used; the oldest kept make room for them."""
+    large = []
+    for block in blocks:
+        if block[0].nbytes > _SMALL_BYTES:
+            large.append(block)
+        elif len(_small) < _KEPT_BLOCKS:
+            _small.append(block)
+    if not large:
+        return
     with _lock[0]:
-        _kept.extend(blocks)
+        _kept.extend(large)
         held = sum(block[0].nbytes for block in _kept)
         while held > _KEPT_BYTES or len(_kept) > _KEPT_BLOCKS:
             held -= _kept.pop(0)[0].nbytes
@@ -58,6 +74,7 @@ def give_back(*blocks: Block) -> None:
 
 def forget() -> None:
     """Let go of all that is kept."""
+    _small.clear()
     with _lock[0]:
         _kept.clear()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
@@ -219,3 +219,23 @@ def write_places(typingctx: Any, to: Any, address: Any, count: Any, accumulator:
 
     i64 = types.int64
     return types.void(i64, i64, i64, accumulator, target), codegen
+
+
+@intrinsic
+def prefetch(typingctx: Any, address: Any, count: Any) -> Any:
+    """Ask for `count` bytes to be brought near: harmless where they are not memory."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address, count = args
+        i32 = ir.IntType(32)
+        pointer = ir.IntType(8).as_pointer()
+        type_ = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
+        function = cgutils.get_or_insert_function(builder.module, type_, "llvm.prefetch.p0")
+        lines = builder.sdiv(builder.add(count, constant(63)), constant(64))
+        with counted(builder, lines) as index:
+            place = builder.inttoptr(builder.add(address, builder.mul(index, constant(64))), pointer)
+            # To be read, kept in the second-level cache, as data.
+            builder.call(function, [place, ir.Constant(i32, 0), ir.Constant(i32, 2), ir.Constant(i32, 1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen

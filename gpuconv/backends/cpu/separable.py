@@ -1,6 +1,6 @@
 """Separable filters: two 1-d passes over an image, both on the rows of a block while they are in the cache.
 
-Serves calls whose weights are given as factors, one vector an axis. See docs/kernels_separable.md.
+Serves calls whose weights are given as factors: a sum of products of two vectors. See docs/kernels_separable.md.
 """
 
 from __future__ import annotations
@@ -14,40 +14,51 @@ import numpy as np
 from gpuconv.backends.cpu import separable_kernels as kernels
 from gpuconv.backends.cpu import simd, threads
 from gpuconv.backends.cpu.memory import address_of
-from gpuconv.backends.cpu.simd import CODES
-from gpuconv.backends.cpu.stencil_kernels import row_packing
-from gpuconv.backends.cpu.stencil_tiles import block
+from gpuconv.backends.cpu.row_sums import MOST_ROWS, add_rows
+from gpuconv.backends.cpu.simd import BYTES, CODES
+from gpuconv.backends.cpu.stencil_kernels import row_packing, row_writing
+from gpuconv.backends.cpu.stencil_tiles import block, divisor_record
 from gpuconv.boundary import MODES
+from gpuconv.factors import Factored
 from gpuconv.tuning import CPU_COSTS
 
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
-    from gpuconv.dispatch import Call, Factors
+    from gpuconv.dispatch import Call
+    from gpuconv.factors import Factors
     from gpuconv.problem import ConvProblem
 
     Array = np.ndarray[Any, Any]
 
 __all__ = ["TAKES", "cost", "pack", "run", "supports", "workspace"]
 
-TAKES = ("factors",)
-_SCRATCH_BYTES = 512 << 10
+TAKES = ("factors", "other dtypes")
+_TYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32")
+_SCRATCH_BYTES = 384 << 10
 _TASK_FLOPS = 100e6
+_LEAST_MEAN = 12
+"""Weights along an axis from which on a mean is had from its neighbours."""
+_MEAN_TAPS = 10
+"""What such a mean takes along an axis, in products of a filter."""
 
 
 def supports(call: Call, device: Device) -> str | None:
     """Return why the call cannot be served, or None."""
     problem = call.problem
-    if not call.factored:
+    if call.factored is None:
         return "the weights are not given as factors"
     if call.operation != "forward":
         return "only the forward operation runs in passes"
-    if call.dtype not in ("float32", "float64"):
+    if call.sums:
+        if call.dtype not in _TYPES or call.result not in _TYPES or call.result in ("float16", "bfloat16"):
+            return f"passes do not turn {call.dtype} into {call.result}"
+    elif call.dtype not in ("float32", "float64"):
         return f"passes compute float32 and float64, not {call.dtype}"
     if problem.rank != 2 or problem.in_channels != 1 or problem.out_channels != 1:
         return "passes take images of one channel"
     if any(s != 1 for s in (*problem.stride, *problem.dilation, *problem.input_dilation)):
         return "passes take neither strides nor dilation"
-    if _geometry(problem, call.dtype).scratch_bytes > 32 * _SCRATCH_BYTES:
+    if _geometry(problem, call.accumulator, call.factored).scratch_bytes > 32 * _SCRATCH_BYTES:
         return "the rows that a block of outputs reads do not fit in the cache"
     return None
 
@@ -55,17 +66,25 @@ def supports(call: Call, device: Device) -> str | None:
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
     constants = CPU_COSTS["separable"][device.vector_bits]
+    factored = _factored(call)
     high, wide = call.problem.kernel
     # A load along a row feeds one product, so the pass along rows takes twice its share.
-    flops = 2.0 * call.problem.batch * math.prod(call.problem.output) * (2 * wide + high)
-    rate = constants.flops * device.threads * 4 / np.dtype(call.dtype).itemsize
+    taps = 3 * _MEAN_TAPS if _runs_on(call.problem, factored) else (2 * wide + high) * factored.terms
+    flops = 2.0 * call.problem.batch * math.prod(call.problem.output) * taps
+    rate = constants.flops * device.threads * 4 / np.dtype(call.accumulator).itemsize
     return constants.overhead + flops / rate + call.bytes / constants.bandwidth
+
+
+def _runs_on(problem: ConvProblem, factored: Factored) -> bool:
+    """Whether the sums are means long enough to be had from their neighbours."""
+    return factored.is_mean and max(problem.kernel) >= _LEAST_MEAN
 
 
 def workspace(call: Call) -> int:
     """Return the bytes of packed weights and of all threads' scratch memory."""
-    g = _geometry(call.problem, call.dtype)
-    return sum(call.problem.kernel) * np.dtype(call.dtype).itemsize + g.scratch_bytes * min(g.tasks, threads.count())
+    g = _geometry_of(call)
+    weights = _factored(call).terms * sum(call.problem.kernel) * np.dtype(call.accumulator).itemsize
+    return weights + g.scratch_bytes * min(g.tasks, threads.count())
 
 
 class _Geometry(NamedTuple):
@@ -75,6 +94,8 @@ class _Geometry(NamedTuple):
     tasks: int
     scratch_bytes: int
     slice_tasks: int
+    steps: Array
+    """Kept alive: `words` holds its address."""
 
 
 def _round(n: int, multiple: int) -> int:
@@ -86,67 +107,166 @@ def _odd_lines(n: int) -> int:
     return (lines + 1 - lines % 2) * 64
 
 
+def _mean_steps(wide: int, row_bytes: int, size: int) -> list[tuple[int, ...]]:
+    """Return the steps that add up `wide` neighbours, and leave a last row for what is not yet the whole sum.
+
+    Level k holds the sums of 4**k neighbours, each of four of the level before. The sum is taken from the levels by the
+    digits of its length, so that its rounding error grows with the digits, not the length.
+    """
+
+    def places(levels: int) -> list[int]:
+        found, begin = [], 0
+        for level in range(levels, -1, -1):
+            length = 4**level
+            while wide - begin >= length:
+                found.append(level * row_bytes + begin * size)
+                begin += length
+        return found
+
+    def steps_of(levels: int) -> list[tuple[int, ...]]:
+        steps = [
+            (
+                level * row_bytes,
+                *((level - 1) * row_bytes + t * 4 ** (level - 1) * size for t in range(4)),
+                wide - 4**level,
+            )
+            for level in range(1, levels + 1)
+        ]
+        left, partial = places(levels), (levels + 1) * row_bytes
+        while True:
+            some, left = left[:MOST_ROWS], left[MOST_ROWS:]
+            some += [-1] * (MOST_ROWS - len(some))
+            steps.append((partial if left else -1, *some, 0))
+            if not left:
+                return steps
+            left = [partial, *left]
+
+    return min((steps_of(levels) for levels in range(int(math.log(wide, 4) + 1e-9) + 1)), key=len)
+
+
+def _geometry_of(call: Call) -> _Geometry:
+    return _geometry(call.problem, call.accumulator, _factored(call))
+
+
+def _factored(call: Call) -> Factored:
+    return Factored() if call.factored is None else call.factored
+
+
 @functools.lru_cache(maxsize=1024)
-def _geometry(problem: ConvProblem, dtype: str) -> _Geometry:
-    size = np.dtype(dtype).itemsize
+def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
+    size = np.dtype(sums).itemsize
     lanes = simd.vector_bits() // 8 // size
     (oy, ox), (high, wide) = problem.output, problem.kernel
-    each = 2.0 * (high + wide)
-    rows = 8 if high >= 8 else 4
+    runs_on = _runs_on(problem, factored)
+    each = 6.0 * _MEAN_TAPS if runs_on else 2.0 * (high + wide) * factored.terms
+    rows = 1 if runs_on else 8 if high >= 8 and simd.registers() == 32 else 4
     wanted = 1 if each * problem.batch * oy * ox < threads.SMALL_FLOPS else 4 * threads.count()
-    # Blocks high enough that the rows above and below them, summed twice, are few; as wide as the cache allows then.
-    block_y = min(oy, max(64, _round(4 * (high - 1), rows)))
-    block_x = max(_SCRATCH_BYTES // size // (block_y + high - 1), 16 * lanes)
+    # Blocks high enough that the rows above and below them, packed twice, are few; as wide as the cache allows then.
+    block_y = min(oy, max(64, _round((2 if runs_on else 4) * (high - 1), rows)))
+    memory = _SCRATCH_BYTES * (2 if runs_on else 1)
+    block_x = max(memory // size // (block_y + high - 1), 16 * lanes, 2 * wide)
     block_x = min(ox, _round(-(-ox // -(-ox // block_x)), lanes))
     while problem.batch * -(-oy // block_y) * -(-ox // block_x) < wanted and block_y > max(2 * high, 2 * rows):
         block_y = max(_round(block_y // 2, rows), rows)
     while block_y * block_x * each > _TASK_FLOPS and block_y > rows:
         block_y = max(_round(block_y // 2, rows), rows)
     used = _round(block_x, lanes) + wide - 1
-    sums_step, sums_offset = _odd_lines(_round(block_x, lanes) * size), _odd_lines((used + 2 * lanes) * size)
+    row_bytes = _odd_lines((used + 2 * lanes) * size)
+    steps = np.array(_mean_steps(wide, row_bytes, size), np.int64)
+    columns_offset = (block_y + high - 1) * row_bytes
+    levels = 2 + int(math.log(wide, 4) + 1e-9)
+    prefix_offset = columns_offset + max(rows * factored.terms, levels) * row_bytes
     call = np.zeros((), kernels.CALL)
     counts = -(-oy // block_y), -(-ox // block_x)
     for name, value in (
         ("mode", MODES.index(problem.padding_mode)), ("offset_y", -problem.padding[0][0]),
         ("offset_x", -problem.padding[1][0]), ("count_y", oy), ("count_x", ox), ("block_y", block_y),
         ("block_x", block_x), ("blocks_y", counts[0]), ("blocks_x", counts[1]), ("reach_y", high - 1),
-        ("reach_x", wide - 1), ("rows", rows), ("used", used), ("sums_step", sums_step), ("sums_offset", sums_offset),
+        ("reach_x", wide - 1), ("rows", rows), ("terms", factored.terms), ("is_mean", runs_on),
+        ("steps", address_of(steps)), ("step_count", len(steps)), ("used", used), ("row_bytes", row_bytes),
+        ("columns_offset", columns_offset), ("column_step", row_bytes), ("term_step", rows * row_bytes),
+        ("prefix_offset", prefix_offset), ("sums_offset", prefix_offset + row_bytes),
     ):  # fmt: skip
         call[name] = value
     for name, (low, end) in zip("yx", problem.cropped, strict=True):
         call[f"low_{name}"], call[f"high_{name}"] = low, end
-    tasks = problem.batch * math.prod(counts)
-    scratch = sums_offset + (block_y + high - 1) * sums_step + 16 * lanes * size
+    scratch = prefix_offset + 2 * row_bytes + 16 * lanes * size
     slice_tasks = max(1, int(2 * _TASK_FLOPS / (block_y * block_x * each)))
-    return _Geometry(call.reshape(1).view(np.int64), tasks, _round(scratch, 64), slice_tasks)
+    tasks = problem.batch * math.prod(counts)
+    return _Geometry(call.reshape(1).view(np.int64), tasks, _round(scratch, 64), slice_tasks, steps)
 
 
-def pack(call: Call, w: Factors) -> tuple[Array, Array]:
-    """Return the weights of the two passes in the dtype of the sums."""
-    down, across = (np.ascontiguousarray(vector, call.dtype) for vector in w.vectors)
-    return down, across
+class _Packed(NamedTuple):
+    """Weights in the dtype of the sums, and the parts of the two passes: see `stencil_tiles`."""
+
+    column_weights: Array
+    row_weights: Array
+    column_parts: Array
+    row_parts: Array
 
 
-def run(
-    call: Call, x: Array, w: Factors, y: Array, bias: Array | None = None, packed: tuple[Array, Array] | None = None
-) -> None:
+def pack(call: Call, w: Factors) -> _Packed:
+    """Return the weights of the two passes; zeros that a vector begins or ends with are left out."""
+    words = _geometry_of(call).words
+    row_bytes, term_step = (int(words[_index(name)]) for name in ("row_bytes", "term_step"))
+    size = np.dtype(call.accumulator).itemsize
+    passes = []
+    for axis, step in enumerate((row_bytes, size)):
+        vectors, parts, begin = [], [], 0
+        for index, term in enumerate(w.terms):
+            vector = term[axis]
+            first, end = _ends(vector) if _factored(call).is_sparse else (0, vector.size)
+            count, offset = end - first, first * step + axis * index * term_step
+            parts.append((offset, 1, count, begin * size) if axis else (offset, count, 1, begin * size))
+            vectors.append(vector[first:end])
+            begin += count
+        joined = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
+        passes.append((np.ascontiguousarray(joined, call.accumulator), np.array(parts, np.int64)))
+    (down, column_parts), (across, row_parts) = passes
+    return _Packed(down, across, column_parts, row_parts)
+
+
+def _ends(vector: Array) -> tuple[int, int]:
+    """Return the range outside of which a vector is 0, of at least one element."""
+    places = np.flatnonzero(vector)
+    return (int(places[0]), int(places[-1]) + 1) if places.size else (0, 1)
+
+
+def _index(name: str) -> int:
+    return (kernels.CALL.names or ()).index(name)
+
+
+_TERMS = slice(_index("column_parts"), _index("row_parts") + 1)
+
+
+def run(call: Call, x: Array, w: Factors, y: Array, bias: Array | None = None, packed: _Packed | None = None) -> None:
     """Write the filtered x into y; see `gpuconv.dispatch`."""
     if y.strides[-1] != y.itemsize and y.size:
         dense = np.empty(y.shape, y.dtype)
         run(call, x, w, dense, bias, packed)
         y[...] = dense
         return
-    g = _geometry(call.problem, call.dtype)
-    down, across = pack(call, w) if packed is None else packed
-    parts = np.array([[0, 1, across.size, 0], [0, down.size, 1, 0]], np.int64)
-    numbers = np.array([call.problem.padding_value, 0, w.divisor, 1 / w.divisor], call.dtype)
+    g = _geometry_of(call)
+    weights = pack(call, w) if packed is None else packed
+    numbers = np.zeros(8, call.accumulator)
+    numbers[0] = call.problem.padding_value
     first, size = address_of(numbers), numbers.itemsize
+    dividing = [0, 0]
+    if w.is_whole:
+        for axis, divisor in enumerate(w.divisors or (1.0, 1.0)):
+            numbers[2 + 3 * axis : 5 + 3 * axis] = divisor_record(divisor, numbers.dtype, is_whole=axis == 0)
+            dividing[axis] = first + (2 + 3 * axis) * size
+    elif w.divisor != 1.0:
+        numbers[5:] = divisor_record(w.divisor, numbers.dtype)
+        dividing[1] = first + 5 * size
     words = g.words.copy()
     xn, yn = (x.strides[0], y.strides[0]) if call.problem.batched else (0, 0)
-    code = CODES[call.dtype]
-    words[:19] = (
-        address_of(x), xn, *x.strides[-2:], address_of(y), yn, y.strides[-2], address_of(parts), address_of(across),
-        address_of(parts) + 32, address_of(down), first, first + size, 0 if w.divisor == 1.0 else first + 2 * size,
-        row_packing(code, code), block(8, code), block(4, code), block(1, code), size,
+    source, sums, result = (CODES[name] for name in (call.dtype, call.accumulator, call.result or call.dtype))
+    words[:21] = (
+        address_of(x), xn, *x.strides[-2:], address_of(y), yn, y.strides[-2], address_of(weights.column_weights),
+        address_of(weights.row_weights), first, first + size, *dividing, row_packing(source, sums), block(8, sums),
+        block(4, sums), block(1, sums), add_rows(sums), 0 if sums == result else row_writing(sums, result), size,
+        BYTES[result],
     )  # fmt: skip
+    words[_TERMS] = address_of(weights.column_parts), address_of(weights.row_parts)
     threads.run(kernels.passes(), words, g.tasks, g.scratch_bytes, g.slice_tasks)

@@ -295,7 +295,9 @@ def narrow(builder: Any, value: Any, accumulator: int, target: int, n: int) -> A
         type_ = _shaped(element_type(target), n)
         return builder.fpext(value, type_) if target == 1 else builder.fptrunc(value, type_)
     if accumulator in (0, 1) and target not in (4, 5):
-        whole = builder.fptosi(value, _shaped(_I64, n))
+        # Vectors of floats become int32 in one step, where int64 are converted one by one; C converts to short integers
+        # in the same way.
+        whole = builder.fptosi(value, _shaped(_I32 if BYTES[target] < 4 else _I64, n))
         return whole if BYTES[target] == 8 else builder.trunc(whole, _shaped(element_type(target), n))
     if target not in (4, 5) and BYTES[target] == BYTES[accumulator]:
         return value

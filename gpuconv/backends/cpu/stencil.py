@@ -17,7 +17,7 @@ from gpuconv.backends.cpu import stencil_kernels as kernels
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import BYTES, CODES, lanes_of
 from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
-from gpuconv.backends.cpu.stencil_tiles import block
+from gpuconv.backends.cpu.stencil_tiles import block, divisor_record
 from gpuconv.dispatch import Factors
 from gpuconv.dtypes import name_of
 from gpuconv.tuning import CPU_COSTS
@@ -49,8 +49,11 @@ def supports(call: Call, device: Device) -> str | None:
     elif call.dtype not in ("float32", "float64"):
         return f"stencils compute float32 and float64, not {call.dtype}"
     problem = call.problem
-    if call.factored and sum(k > 1 for k in problem.kernel) > 1 and math.prod(problem.kernel) > _LARGEST_PRODUCT:
-        return "the product of its factors is too large to be worth it"
+    if call.factored is not None and sum(k > 1 for k in problem.kernel) > 1:
+        if math.prod(problem.kernel) > _LARGEST_PRODUCT:
+            return "the product of its factors is too large to be worth it"
+        if call.factored.is_whole or call.factored.is_sparse:
+            return "the product of its factors has another result"
     if call.operation in ("transposed", "input_gradient"):
         if problem.padding_mode != "zeros":
             return "the gradient of a border is no stencil"
@@ -176,7 +179,7 @@ class _Correlation:
         if bias is not None:
             words[_BIAS_STEP] = start.itemsize
         if divisor != 1.0:
-            by = np.array([divisor, 1 / divisor], self.dtype)
+            by = divisor_record(divisor, self.dtype)
             words[_DIVISOR] = address_of(by)
         if not self._is_quick_to_read(x):
             words[_IN_PLACE] = 0
@@ -217,9 +220,9 @@ _FILL, _DIVISOR, _ITSELF, _BIAS_STEP, _IN_PLACE = (
 )
 
 
-def pack(call: Call, w: Array) -> Array:
+def pack(call: Call, w: Array | Factors) -> Array:
     """Return the weights as the kernel reads them."""
-    return _correlation(call).pack(w)
+    return _correlation(call).pack(w.product(call.problem) if isinstance(w, Factors) else w)
 
 
 def run(
@@ -227,12 +230,11 @@ def run(
 ) -> None:
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
     correlation = _correlation(call)
-    weights, divisor = (w.product(call.problem), w.divisor) if isinstance(w, Factors) else (w, 1.0)
-    if call.operation == "weight_gradient":
+    if call.operation == "weight_gradient" and not isinstance(w, Factors):
         dense = y if y.strides[-1] == y.itemsize else np.ascontiguousarray(y)
         source = CODES[name_of(x.dtype)]
-        stencil_gradient.weight_gradient(call, weights, correlation.operand(x), correlation.operand(dense)[:-1], source)
+        stencil_gradient.weight_gradient(call, w, correlation.operand(x), correlation.operand(dense)[:-1], source)
         return
-    packed = correlation.pack(weights) if packed is None else packed
+    packed = pack(call, w) if packed is None else packed
     x, y = (x, y) if correlation.is_forward else (y, x)
-    correlation.run(x, y, bias, packed, divisor)
+    correlation.run(x, y, bias, packed, w.divisor if isinstance(w, Factors) else 1.0)

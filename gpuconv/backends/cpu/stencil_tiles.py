@@ -9,11 +9,11 @@ The blocks are compiled functions of their own, which kernels call by address.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import cfunc
 from numba.core import cgutils, types
@@ -34,15 +34,15 @@ from gpuconv.backends.cpu.simd import (
     store_vector,
 )
 
-__all__ = ["PART_BYTES", "block", "row_blocks"]
+__all__ = ["PART_BYTES", "block", "divisor_record", "finished"]
+
+_Slots = list[list[Any]]
+"""Where the sums of a tile are kept: a vector for each of its rows and columns."""
+_Body = Callable[[Any, _Slots, tuple[Any, ...]], None]
+"""What adds the products of a part to the sums of a tile, which begins at a vector."""
 
 PART_BYTES = 32
 """A part is four int64: offset of its input in bytes, kernel rows, kernel columns, offset of its weights in bytes."""
-
-
-def row_blocks() -> tuple[int, ...]:
-    """Return the numbers of rows that `stencil` is made for, largest first."""
-    return (8, 4, 1)
 
 
 def _widths(rows: int) -> tuple[int, ...]:
@@ -112,7 +112,7 @@ def _stencil(
     bias : int64
         Address of what the sums begin with.
     divisor : int64
-        Address of a divisor and its reciprocal, or 0.
+        Address of what `finished` reads, or 0.
     first_x, size_x : int64
         Where `x` stands in its row, from -1 back before its beginning, and the row's length; used with `edges`.
     rows, code : literal int
@@ -129,99 +129,106 @@ def _stencil(
         vector = ir.VectorType(element_type(a), n)
         start = broadcast(builder, load_vector(builder, bias, a, 1), n)
         total = builder.sdiv(builder.add(count, constant(n - 1)), constant(n))
-        done = constant(0)
 
-        def tile(first: Any, width: int) -> None:
+        def part_record(index: Any) -> tuple[Any, ...]:
+            record = builder.add(parts, builder.mul(index, constant(PART_BYTES)))
+            offset, taps, columns, weights = (
+                load_vector(builder, builder.add(record, constant(8 * i)), 3, 1) for i in range(4)
+            )
+            return builder.add(x, offset), taps, columns, builder.add(w, weights)
+
+        def column_by_column(
+            first: Any, slots: _Slots, part: tuple[Any, ...], rows: Callable[[Callable[[Any, list[int]], None]], None]
+        ) -> None:
+            """Add the products of a part: `rows` says which input rows meet which rows of sums."""
+            begin, taps, columns, weights = part
+            stride = builder.mul(taps, constant(size))
+            at, width = builder.add(begin, builder.mul(first, constant(n * size))), len(slots[0])
+            with counted(builder, columns) as index:
+                source = builder.add(at, builder.mul(index, column_step))
+                place = builder.add(weights, builder.mul(index, stride))
+                inside: list[Any] = []
+                if has_edges:
+                    # Each load of a column may leave the row on either side.
+                    start_x = builder.add(
+                        builder.add(first_x, builder.mul(first, constant(n))), builder.mul(index, dilation)
+                    )
+                    starts = [builder.add(start_x, constant(v * n)) for v in range(width)]
+                    inside = [_inside(builder, start, size_x, n) for start in starts]
+
+                def input_row(i: Any, active: list[int]) -> None:
+                    """Add input row i to the active rows of sums; row r's weight is that of kernel row i - r."""
+                    row = builder.add(source, builder.mul(i, row_step))
+                    weight_row = builder.add(place, builder.mul(i, constant(size)))
+                    inputs = []
+                    for v in range(width):
+                        address = builder.add(row, constant(v * n * size))
+                        if has_edges:
+                            inputs.append(simd.load_masked(builder, address, inside[v], a, n))
+                        else:
+                            inputs.append(load_vector(builder, address, a, n))
+                    for r in active:
+                        weight = load_vector(builder, builder.add(weight_row, constant(-r * size)), a, 1)
+                        weight = broadcast(builder, weight, n)
+                        for slot, value in zip(slots[r], inputs, strict=True):
+                            builder.store(multiply_add(builder, weight, value, builder.load(slot), a), slot)
+
+                rows(input_row)
+
+        def apart(first: Any, slots: _Slots, part: tuple[Any, ...]) -> None:
+            def rows(input_row: Any) -> None:
+                with counted(builder, part[1]) as m:
+                    for r in range(height):
+                        input_row(builder.add(m, constant(r)), [r])
+
+            column_by_column(first, slots, part, rows)
+
+        def shared(first: Any, slots: _Slots, part: tuple[Any, ...]) -> None:
+            def rows(input_row: Any) -> None:
+                taps = part[1]
+                for i in range(height - 1):
+                    input_row(constant(i), list(range(i + 1)))
+                with counted(builder, builder.sub(taps, constant(height - 1))) as index:
+                    input_row(builder.add(index, constant(height - 1)), list(range(height)))
+                for i in range(height - 1):
+                    input_row(builder.add(taps, constant(i)), list(range(i + 1, height)))
+
+            column_by_column(first, slots, part, rows)
+
+        def few(k: int) -> _Body:
+            def rows(input_row: Any) -> None:
+                for i in range(height + k - 1):
+                    input_row(constant(i), [r for r in range(height) if 0 <= i - r < k])
+
+            return lambda first, slots, part: column_by_column(first, slots, part, rows)
+
+        def by_taps(taps: Any, emit: Callable[[_Body], None]) -> None:
+            """Emit code for each way to go over the rows of a part, of which that for its taps runs."""
+            if height == 1:
+                emit(apart)
+                return
+            end = builder.append_basic_block("taps.end")
+            for k in _unrolled_taps() if height == 4 else ():
+                with builder.if_then(builder.icmp_signed("==", taps, constant(k))):
+                    emit(few(k))
+                    builder.branch(end)
+            with builder.if_then(builder.icmp_signed(">=", taps, constant(height))):
+                emit(shared)
+                builder.branch(end)
+            emit(apart)
+            builder.branch(end)
+            builder.position_at_end(end)
+
+        def tile(first: Any, width: int, products: Callable[[Any, _Slots], None]) -> None:
             slots = [[cgutils.alloca_once(builder, vector) for _ in range(width)] for _ in range(height)]
             for row in slots:
                 for slot in row:
                     builder.store(start, slot)
-            corner = builder.add(x, builder.mul(first, constant(n * size)))
-
-            def masks(index: Any) -> list[Any]:
-                """Return the masks of the tile's loads of a column: each may leave the row on either side."""
-                place = builder.add(builder.add(first_x, builder.mul(first, constant(n))), builder.mul(index, dilation))
-                places = [builder.add(place, constant(v * n)) for v in range(width)]
-                return [_inside(builder, place, size_x, n) for place in places] if has_edges else []
-
-            def section(at: Any, weights: Any, inside: list[Any], active: list[int]) -> None:
-                """Add one input row to the active rows of sums; row r's weight lies r elements before `weights`."""
-                inputs = []
-                for v in range(width):
-                    source = builder.add(at, constant(v * n * size))
-                    if has_edges:
-                        inputs.append(simd.load_masked(builder, source, inside[v], a, n))
-                    else:
-                        inputs.append(load_vector(builder, source, a, n))
-                for r in active:
-                    weight = load_vector(builder, builder.add(weights, constant(-r * size)), a, 1)
-                    weight = broadcast(builder, weight, n)
-                    for slot, value in zip(slots[r], inputs, strict=True):
-                        builder.store(multiply_add(builder, weight, value, builder.load(slot), a), slot)
-
-            with counted(builder, part_count) as part:
-                record = builder.add(parts, builder.mul(part, constant(PART_BYTES)))
-                offset, taps, columns, weights = (
-                    load_vector(builder, builder.add(record, constant(8 * i)), 3, 1) for i in range(4)
-                )
-                at, weights = builder.add(corner, offset), builder.add(w, weights)
-                stride = builder.mul(taps, constant(size))
-
-                @contextlib.contextmanager
-                def every_column() -> Iterator[Callable[[Any, list[int]], None]]:
-                    with counted(builder, columns) as index:
-                        source = builder.add(at, builder.mul(index, column_step))
-                        place = builder.add(weights, builder.mul(index, stride))
-                        inside = masks(index)
-
-                        def input_row(i: Any, active: list[int]) -> None:
-                            row, weight = builder.mul(i, row_step), builder.mul(i, constant(size))
-                            section(builder.add(source, row), builder.add(place, weight), inside, active)
-
-                        yield input_row
-
-                def every_row_apart() -> None:
-                    with every_column() as input_row, counted(builder, taps) as m:
-                        for r in range(height):
-                            input_row(builder.add(m, constant(r)), [r])
-
-                def shared() -> None:
-                    with every_column() as input_row:
-                        for i in range(height - 1):
-                            input_row(constant(i), list(range(i + 1)))
-                        full = builder.sub(taps, constant(height - 1))
-                        with counted(builder, full) as index:
-                            input_row(builder.add(index, constant(height - 1)), list(range(height)))
-                        for i in range(height - 1):
-                            input_row(builder.add(taps, constant(i)), list(range(i + 1, height)))
-
-                def few(k: int) -> None:
-                    with every_column() as input_row:
-                        for i in range(height + k - 1):
-                            input_row(constant(i), [r for r in range(height) if 0 <= i - r < k])
-
-                if height == 1:
-                    every_row_apart()
-                else:
-                    end = builder.append_basic_block("part.end")
-                    cases = _unrolled_taps() if height == 4 else ()
-                    for k in cases:
-                        with builder.if_then(builder.icmp_signed("==", taps, constant(k))):
-                            few(k)
-                            builder.branch(end)
-                    with builder.if_then(builder.icmp_signed(">=", taps, constant(height))):
-                        shared()
-                        builder.branch(end)
-                    every_row_apart()
-                    builder.branch(end)
-                    builder.position_at_end(end)
-
+            products(first, slots)
             with builder.if_then(builder.icmp_signed("!=", divisor, constant(0))):
-                by = broadcast(builder, load_vector(builder, divisor, a, 1), n)
-                inverse = broadcast(builder, load_vector(builder, builder.add(divisor, constant(size)), a, 1), n)
-                for row in slots:
-                    for slot in row:
-                        builder.store(_quotient(builder, builder.load(slot), by, inverse, a), slot)
+                flat = [slot for row in slots for slot in row]
+                for slot, value in zip(flat, finished(builder, map(builder.load, flat), divisor, a, n), strict=True):
+                    builder.store(value, slot)
             left = builder.sub(count, builder.mul(builder.add(first, constant(width - 1)), constant(n)))
             begin = builder.add(y, builder.mul(first, constant(n * size)))
             places = [builder.add(begin, builder.mul(y_step, constant(r))) for r in range(height)]
@@ -231,18 +238,35 @@ def _stencil(
                     store_vector(builder, value, builder.add(place, constant(v * n * size)), a)
                 store_part(builder, row[-1], builder.add(place, constant((width - 1) * n * size)), a, left)
 
-        widths = _widths(height)
-        for width in widths:
-            rest = builder.sub(total, done)
-            number = builder.sdiv(rest, constant(width))
-            if width > 2 and 2 in widths:
-                # Of a last tile of one vector the loads and the weights cost as much as the products: 7 is 4 + 3.
-                lonely = builder.icmp_signed("==", builder.srem(rest, constant(width)), constant(1))
-                fewer = builder.and_(lonely, builder.icmp_signed(">", number, constant(0)))
-                number = builder.sub(number, builder.zext(fewer, number.type))
-            with counted(builder, number) as index:
-                tile(builder.add(done, builder.mul(index, constant(width))), width)
-            done = builder.add(done, builder.mul(number, constant(width)))
+        def every_tile(products: Callable[[Any, _Slots], None]) -> None:
+            done, widths = constant(0), _widths(height)
+            for width in widths:
+                rest = builder.sub(total, done)
+                number = builder.sdiv(rest, constant(width))
+                if width > 2 and 2 in widths:
+                    # Of a last tile of one vector the loads and the weights cost as much as the products: 7 is 4 + 3.
+                    lonely = builder.icmp_signed("==", builder.srem(rest, constant(width)), constant(1))
+                    fewer = builder.and_(lonely, builder.icmp_signed(">", number, constant(0)))
+                    number = builder.sub(number, builder.zext(fewer, number.type))
+                with counted(builder, number) as index:
+                    tile(builder.add(done, builder.mul(index, constant(width))), width, products)
+                done = builder.add(done, builder.mul(number, constant(width)))
+
+        def every_part(first: Any, slots: _Slots) -> None:
+            with counted(builder, part_count) as index:
+                part = part_record(index)
+                by_taps(part[1], lambda body: body(first, slots, part))
+
+        if has_edges:
+            every_tile(every_part)
+            return context.get_dummy_value()
+        with builder.if_else(builder.icmp_signed("==", part_count, constant(1))) as (one, several):
+            with one:
+                # What a part settles is settled once for all tiles.
+                part = part_record(constant(0))
+                by_taps(part[1], lambda body: every_tile(lambda first, slots: body(first, slots, part)))
+            with several:
+                every_tile(every_part)
         return context.get_dummy_value()
 
     i64 = types.int64
@@ -257,10 +281,35 @@ def _inside(builder: Any, place: Any, size: Any, n: int) -> Any:
     return builder.icmp_unsigned("<", places, broadcast(builder, builder.trunc(size, i32), n))
 
 
+def finished(builder: Any, values: Iterable[Any], divisor: Any, code: int, n: int) -> list[Any]:
+    """Return vectors of sums divided, and without their fraction where that is wanted.
+
+    At `divisor` lie a divisor, its reciprocal, and a number that is not 0 where fractions are lost. Such quotients must
+    be less than 2**31.
+    """
+    size, type_ = BYTES[code], ir.VectorType(element_type(code), n)
+    by, inverse, whole = (load_vector(builder, builder.add(divisor, constant(i * size)), code, 1) for i in range(3))
+    loses = builder.fcmp_unordered("!=", whole, ir.Constant(whole.type, 0.0))
+    by, inverse = broadcast(builder, by, n), broadcast(builder, inverse, n)
+    results = []
+    for value in values:
+        quotient = _quotient(builder, value, by, inverse, code)
+        integer = builder.fptosi(quotient, ir.VectorType(ir.IntType(32), n))
+        results.append(builder.select(loses, builder.sitofp(integer, type_), quotient))
+    return results
+
+
 def _quotient(builder: Any, value: Any, by: Any, inverse: Any, code: int) -> Any:
-    """Return value / by: a product with the reciprocal and one correction, which rounds correctly where FMA exists."""
+    """Return value / by: where FMA exists a product with the reciprocal and one correction, which rounds correctly."""
+    if not simd.has_fma():
+        return builder.fdiv(value, by)
     quotient = builder.fmul(value, inverse)
     error = multiply_add(builder, builder.fneg(quotient), by, value, code)
     better = multiply_add(builder, error, inverse, quotient, code)
     # The correction of an infinite quotient is not a number.
     return builder.select(builder.fcmp_ordered("ord", better, better), better, quotient)
+
+
+def divisor_record(divisor: float, dtype: Any, *, is_whole: bool = False) -> Any:
+    """Return the array that `finished` reads."""
+    return np.array([divisor, 1 / divisor, is_whole], dtype)

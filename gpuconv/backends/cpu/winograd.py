@@ -256,8 +256,9 @@ def _correlate(problem: ConvProblem, x: Array, w: Array, y: Array, bias: Array |
         address_of(fill), u, v, INPUTS, products(),
     )  # fmt: skip
     code = kernel(g.form)
+    alone = problem.flops < threads.SMALL_FLOPS
     if g.split:
-        threads.run(code, words, g.input_tasks, g.scratch_bytes, g.slice_tasks)
+        threads.run(code, words, g.input_tasks, g.scratch_bytes, g.slice_tasks, alone=alone)
     words[_STAGE] = PRODUCTS if g.split else FUSED
-    threads.run(code, words, g.tasks, g.scratch_bytes, g.slice_tasks)
+    threads.run(code, words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=alone)
     memory.give_back(*taken)

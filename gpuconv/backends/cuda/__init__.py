@@ -17,12 +17,25 @@ from typing import NamedTuple
 from gpuconv import tuning
 from gpuconv.errors import UnsupportedError
 
-__all__ = ["ALGORITHMS", "Device", "device", "named_device", "unavailable"]
+__all__ = ["ALGORITHMS", "INSTALL", "Device", "device", "named_device", "unavailable", "wait"]
 
-ALGORITHMS = ("direct", "implicit_gemm", "winograd", "stencil", "implicit_gemm_mma", "raw_depthwise", "raw_stencil")
+ALGORITHMS = (
+    "direct", "implicit_gemm", "winograd", "stencil", "implicit_gemm_mma", "raw_depthwise", "raw_stencil",
+    "gemm", "fft",
+)  # fmt: skip
 
-_INSTALL = 'pip install "gpuconv[cuda12]" or, for a driver of CUDA 13, "gpuconv[cuda13]"'
+INSTALL = 'pip install "gpuconv[cuda12]" or, for a driver of CUDA 13, "gpuconv[cuda13]"'
 _SIMULATOR = "NUMBA_ENABLE_CUDASIM=1, set before Python starts, runs the kernels in Numba's simulator instead"
+
+
+_NO_DEVICE = 100
+_START_FAULTS = {
+    46: "the GPU is busy or unavailable; another process may have it for itself",
+    802: "the GPUs are not ready yet; on machines with NVSwitch the service nvidia-fabricmanager must run",
+    803: "its library and its kernel module are of different versions; restart the machine after an update",
+    804: "its library is newer than this GPU's kernel module can serve; update the driver",
+}
+"""What to do about the driver's codes at its start."""
 
 
 class Device(NamedTuple):
@@ -46,12 +59,23 @@ def unavailable() -> str | None:
         return None
     devices = _count_devices()
     if devices is None:
-        return f"no NVIDIA driver was found on this machine; on one with an NVIDIA GPU: {_INSTALL}; {_SIMULATOR}"
+        return f"no NVIDIA driver was found on this machine; on one with an NVIDIA GPU: {INSTALL}; {_SIMULATOR}"
+    if devices < 0:
+        words = _START_FAULTS.get(-devices, "nvidia-smi may tell more")
+        return f"the NVIDIA driver does not start (error {-devices}): {words}; backend='cpu' needs none"
     if devices == 0:
         return f"the NVIDIA driver reports no GPU that this process may use; {_SIMULATOR}"
     if importlib.util.find_spec("numba_cuda") is None:
-        return f"the package numba-cuda is not installed: {_INSTALL}"
+        return f"the package numba-cuda is not installed: {INSTALL}"
     return _import_failure()
+
+
+def wait() -> None:
+    """Return when all that was put on the current GPU is done."""
+    if not _simulated():
+        from numba import cuda
+
+        cuda.synchronize()
 
 
 @functools.cache
@@ -60,7 +84,7 @@ def _import_failure() -> str | None:
     try:
         importlib.import_module("numba.cuda")
     except Exception as error:  # noqa: BLE001 - whatever the package raises, it is what is missing
-        return f"numba-cuda cannot be imported ({type(error).__name__}: {str(error).strip()}): {_INSTALL}"
+        return f"numba-cuda cannot be imported ({type(error).__name__}: {str(error).strip()}): {INSTALL}"
     return None
 
 
@@ -110,12 +134,16 @@ def _simulated() -> bool:
 
 @functools.cache
 def _count_devices() -> int | None:
-    """Return how many GPUs the driver shows, or None without a driver. Asks the driver itself: Numba takes a second."""
+    """Return how many GPUs the driver shows, None without a driver, or the negative of the code that it fails with.
+
+    Asks the driver itself: Numba takes a second.
+    """
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
         return None
     count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
+    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if failed:
+        return 0 if failed == _NO_DEVICE else -int(failed)
     return count.value

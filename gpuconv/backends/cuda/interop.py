@@ -6,6 +6,7 @@ taken without a copy. Nothing here imports Numba, CuPy or torch: who passes an a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import importlib.util
@@ -18,7 +19,7 @@ import numpy as np
 from gpuconv.dtypes import to_numpy
 from gpuconv.errors import DtypeError, UnsupportedError
 
-__all__ = ["DeviceArray", "adopt", "allocate", "is_on_gpu"]
+__all__ = ["DeviceArray", "Holder", "adopt", "allocate", "is_on_gpu"]
 
 
 class DeviceArray(NamedTuple):
@@ -47,6 +48,16 @@ class DeviceArray(NamedTuple):
         """Bytes of an element."""
         return self.dtype.itemsize
 
+    @property
+    def c_contiguous(self) -> bool:
+        """Whether it lies in C order, without gaps."""
+        span = self.itemsize
+        for stride, n in zip(self.strides[::-1], self.shape[::-1], strict=True):
+            if n != 1 and stride != span:
+                return False
+            span *= n
+        return True
+
     def bounds(self) -> tuple[int, int]:
         """Return the first address of its memory and the one past the last."""
         if not self.size:
@@ -56,8 +67,19 @@ class DeviceArray(NamedTuple):
         return low, self.pointer + sum(s for s in spans if s > 0) + self.itemsize
 
 
+class Holder:
+    """Base class of what gpuconv makes of an array in a GPU's memory to compute with."""
+
+    __slots__ = ("kin", "memory")
+    memory: DeviceArray
+    kin: Any
+    """The caller's array whose kind arrays made from this one have."""
+
+
 def is_on_gpu(value: Any) -> bool:
     """Return whether a value is an array in a GPU's memory."""
+    if isinstance(value, Holder):
+        return True
     if _is_torch(value):
         return bool(value.device.type != "cpu")
     if hasattr(value, "__cuda_array_interface__") or hasattr(value, "__cuda_ndarray__"):
@@ -76,6 +98,8 @@ def adopt(value: Any) -> DeviceArray:
     DtypeError
         For a dtype that NumPy has not got.
     """
+    if isinstance(value, Holder):
+        return value.memory
     if _is_torch(value):
         array = _of_torch(value)
     elif hasattr(value, "__cuda_array_interface__"):
@@ -211,6 +235,10 @@ def allocate(shape: tuple[int, ...], dtype: np.dtype[Any], like: Any) -> DeviceA
     A torch tensor for a tensor, a Numba device array for one of Numba's; for CuPy's arrays, and those of libraries
     that gpuconv does not know, a CuPy array where CuPy is installed, else one of Numba's.
     """
+    if isinstance(like, Holder):
+        # Work on what is made here goes to the stream of what it is made for.
+        made = allocate(shape, dtype, like.kin)
+        return made._replace(stream=like.memory.stream, device=like.memory.device)
     if _is_torch(like):
         import torch
 
@@ -219,7 +247,10 @@ def allocate(shape: tuple[int, ...], dtype: np.dtype[Any], like: Any) -> DeviceA
     if not numbas and importlib.util.find_spec("cupy") is not None:
         cupy = importlib.import_module("cupy")
         number = getattr(getattr(like, "device", None), "id", None)
-        with cupy.cuda.Device(number):
+        stream = getattr(like, "__cuda_array_interface__", {}).get("stream")
+        # CuPy's pool gives memory that is free in the order of the stream that it is asked on.
+        on = contextlib.nullcontext() if stream is None else cupy.cuda.ExternalStream(stream)
+        with cupy.cuda.Device(number), on:
             return adopt(cupy.empty(shape, dtype))
     cuda = importlib.import_module("numba.cuda")
     return adopt(cuda.device_array(shape, dtype))

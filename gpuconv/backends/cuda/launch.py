@@ -40,8 +40,11 @@ __all__ = [
     "faults",
     "free_memory",
     "launch",
+    "new_stream",
     "on_device",
+    "pinned",
     "specialise",
+    "start_to_host",
     "stream",
     "synchronize",
     "to_device",
@@ -104,6 +107,11 @@ def stream(handle: int) -> Any:
     if handle == 1:
         return cuda.legacy_default_stream()
     return cuda.per_thread_default_stream() if handle == 2 else cuda.external_stream(handle)
+
+
+def new_stream() -> Any:
+    """Return a stream of its own."""
+    return 0 if SIMULATED else cuda.stream()
 
 
 def wait_for(other: int, then: Any) -> None:
@@ -177,6 +185,17 @@ def to_host(source: Any, target: np.ndarray[Any, Any], on: Any = 0) -> None:
         target[...] = copy.view(target.dtype).reshape(target.shape)
 
 
+def start_to_host(source: Any, target: np.ndarray[Any, Any], on: Any) -> None:
+    """Begin to copy a flat device array into page-locked memory, in a stream's order."""
+    source.copy_to_host(target, stream=on)
+
+
+def pinned(size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return page-locked memory of the host, from and to which copies run beside other work."""
+    made = np.empty(size, np.uint8) if SIMULATED else cuda.pinned_array(size, np.uint8)
+    return np.asarray(made)
+
+
 def free_memory() -> float:
     """Return the bytes that the current GPU has free; the simulator's memory has no end."""
     return math.inf if SIMULATED else float(cuda.current_context().get_memory_info()[0])
@@ -227,6 +246,8 @@ def _no_occupancy_warning() -> Iterator[None]:
 # Faults
 
 _OUT_OF_MEMORY = 2
+_OLD_DRIVER = (35, 222, 803, 804)
+"""The codes of a driver that is older than what asks it: insufficient, PTX of a later version, and mismatched parts."""
 _LOST = {
     46: "it is busy or unavailable",
     214: "its memory reported an uncorrectable error",
@@ -242,6 +263,16 @@ _LOST = {
 """The driver's codes after which a process cannot use the GPU any more, in words."""
 
 
+def _code_of(error: Exception) -> int | None:
+    """Return the code of an error of the driver or the runtime, which are one for what is told apart here.
+
+    CuPy's errors of other libraries have a status too, with codes of their own.
+    """
+    if type(error).__name__ in {"CUDARuntimeError", "CUDADriverError"}:
+        return getattr(error, "status", None)
+    return getattr(error, "code", None)
+
+
 @contextlib.contextmanager
 def faults() -> Iterator[None]:
     """Turn what the driver, Numba and CuPy raise into errors that say what to do.
@@ -255,16 +286,19 @@ def faults() -> Iterator[None]:
     """
     try:
         yield
+    except (MemoryError, BackendUnavailableError):
+        raise  # in words already
     except Exception as error:
-        code, text = getattr(error, "code", None), str(error)
-        if code == _OUT_OF_MEMORY or "OutOfMemory" in type(error).__name__ or "CUDA_ERROR_OUT_OF_MEMORY" in text:
+        code, text = _code_of(error), str(error)
+        exhausted = "CUDA_ERROR_OUT_OF_MEMORY" in text or "ALLOC_FAILED" in text
+        if code == _OUT_OF_MEMORY or "OutOfMemory" in type(error).__name__ or exhausted:
             raise MemoryError(
                 f"the GPU's memory is exhausted ({text.strip()}): give a smaller batch, free other arrays, "
                 "or compute with backend='cpu'"
             ) from error
-        if "UNSUPPORTED_PTX_VERSION" in text or code == 222:
+        if "UNSUPPORTED_PTX_VERSION" in text or code in _OLD_DRIVER:
             raise BackendUnavailableError(
-                "the NVIDIA driver is older than the CUDA toolkit that compiled the kernel "
+                "the NVIDIA driver is older than the CUDA toolkit that Numba or CuPy brings "
                 f"({text.strip()}): update the driver, or install gpuconv[cuda12] in place of gpuconv[cuda13]"
             ) from error
         if code in _LOST:

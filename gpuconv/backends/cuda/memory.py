@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any] | DeviceArray
 
-__all__ = ["Job", "View", "to_host"]
+__all__ = ["Job", "Pipeline", "View", "to_host"]
 
 
 class View(NamedTuple):
@@ -42,6 +43,7 @@ class Job:
         self._streams = list(dict.fromkeys(array.stream for array in there if array.stream is not None))
         self.device = next((array.device for array in there if array.device is not None), None)
         self.stream: Any = 0
+        self._slot = None if there else _SLOT.get()
         self._contexts = contextlib.ExitStack()
         self._finish: list[Any] = []
 
@@ -49,7 +51,10 @@ class Job:
         with contextlib.ExitStack() as contexts:
             contexts.enter_context(launch.faults())
             contexts.enter_context(launch.on_device(self.device))
-            self.stream = launch.stream(self._streams[0] if self._streams else 0)
+            if self._slot is None:
+                self.stream = launch.stream(self._streams[0] if self._streams else 0)
+            else:
+                self.stream = self._slot.stream
             for other in self._streams[1:]:
                 launch.wait_for(other, self.stream)
             self._contexts = contexts.pop_all()
@@ -83,8 +88,10 @@ class Job:
         """
         kinds = scalars.of(dtype)
         if isinstance(array, np.ndarray):
-            data = self.upload(np.ascontiguousarray(array).reshape(-1).view(kinds.storage))
-            return View(data, _contiguous(array.shape, kinds.parts))
+            plain = _contiguous(array.shape, kinds.parts)
+            if self._slot is not None and array.size:
+                return View(self._slot.upload(array, kinds.storage), plain)
+            return View(self.upload(np.ascontiguousarray(array).reshape(-1).view(kinds.storage)), plain)
         there = self._there(array, kinds.storage)
         plain = _contiguous(array.shape, kinds.parts)
         if not array.size or (min(there.strides, default=0) >= 0 and not flat) or _same(array.shape, there, plain):
@@ -102,7 +109,8 @@ class Job:
         plain = _contiguous(array.shape, kinds.parts)
         if isinstance(array, np.ndarray):
             made = View(self.empty(array.size * kinds.parts, kinds.result_storage), plain)
-            self._finish.append(lambda: launch.to_host(made.data, array, self.stream))
+            bring = launch.to_host if self._slot is None else self._slot.download
+            self._finish.append(lambda: bring(made.data, array, self.stream))
             return made
         there = self._there(array, kinds.result_storage)
         if (min(there.strides, default=0) >= 0 and not flat) or _same(array.shape, there, plain):
@@ -147,6 +155,95 @@ class Job:
     def synchronize(self) -> None:
         """Wait for the job's work so far."""
         launch.synchronize(self.stream)
+
+
+class _Slot:
+    """One of the two parts of a call that are under way: its stream, and page-locked memory for its copies."""
+
+    def __init__(self) -> None:
+        self.stream = launch.new_stream()
+        self._memory: list[NDArray[np.uint8]] = []
+        self._used = 0
+        self._ends: list[Callable[[], None]] = []
+
+    def _pinned(self, size: int) -> NDArray[np.uint8]:
+        """Return page-locked memory that nothing else uses until `finish`."""
+        if self._used == len(self._memory):
+            self._memory.append(launch.pinned(size))
+        elif self._memory[self._used].size < size:
+            self._memory[self._used] = launch.pinned(size)
+        self._used += 1
+        return self._memory[self._used - 1][:size]
+
+    def upload(self, array: NDArray[Any], storage: np.dtype[Any]) -> Any:
+        """Return a flat copy on the GPU that arrives in the stream's order."""
+        pinned = self._pinned(array.nbytes)
+        np.copyto(pinned.view(array.dtype).reshape(array.shape), array)
+        return launch.to_device(pinned.view(storage), self.stream)
+
+    def download(self, source: Any, target: NDArray[Any], on: Any) -> None:
+        """Copy a flat device array into `target`, which has it after `finish`."""
+        pinned = self._pinned(target.nbytes)
+        launch.start_to_host(source, pinned.view(source.dtype), on)
+        self.then(lambda: np.copyto(target, pinned.view(target.dtype).reshape(target.shape)))
+
+    def then(self, function: Callable[[], Any]) -> None:
+        """Have a function called when the stream's work is done."""
+        self._ends.append(function)
+
+    def finish(self) -> None:
+        """Wait for the stream, and bring results to where they belong."""
+        launch.synchronize(self.stream)
+        for end in self._ends:
+            end()
+        self._ends.clear()
+        self._used = 0
+
+
+_SLOT: contextvars.ContextVar[_Slot | None] = contextvars.ContextVar("slot", default=None)
+
+
+class Pipeline:
+    """A call in parts, as a context: jobs of one part are under way while the next part's are prepared."""
+
+    def __init__(self) -> None:
+        self._slots: tuple[_Slot, ...] = ()
+        self._turn = 0
+
+    def __enter__(self) -> Self:
+        with launch.faults():
+            self._slots = _Slot(), _Slot()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            for slot in self._slots:
+                # The memory of copies that are under way must not go; what failed is known already.
+                with contextlib.suppress(Exception):
+                    launch.synchronize(slot.stream)
+            return
+        with launch.faults():
+            for i in range(2):
+                self._slots[(self._turn + i) % 2].finish()
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Return a context for the jobs of a part; it waits until the part before the last is done."""
+        slot = self._slots[self._turn % 2]
+        self._turn += 1
+        with launch.faults():
+            slot.finish()
+        token = _SLOT.set(slot)
+        try:
+            yield
+        finally:
+            _SLOT.reset(token)
+
+    def then(self, function: Callable[[], Any]) -> None:
+        """Have a function called when the part whose turn it is is done; parts end in the order of their turns."""
+        self._slots[(self._turn - 1) % 2].then(function)
 
 
 @functools.lru_cache(maxsize=256)

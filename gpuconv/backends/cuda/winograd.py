@@ -1,11 +1,12 @@
-"""Winograd's F(2x2, 3x3) on CUDA: 16 products for 36, between transforms that only add.
+"""Winograd's F(2x2, 3x3) and F(4x4, 3x3) on CUDA: 16 products for 36, and 36 for 144, between transforms.
 
-Three launches: tiles of the input are transformed, 16 matrix products run as one launch of the implicit product's
-kernel with a group for each, and the results are transformed back.
+Three launches: tiles of the input are transformed, the matrix products run as one launch of the implicit product's
+kernel with a group for each, and the results are transformed back. F(4x4) is for float32, and taken by cost.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
     from gpuconv.tuning import GemmTile
 
-__all__ = ["cost", "pack", "run", "supports", "workspace"]
+__all__ = ["cost", "pack", "run", "size_of", "supports", "temporary", "workspace"]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
+_SIZES = {"float32": (2, 4)}
+"""Outputs of a tile along each axis, by dtype; 2 for all others."""
+_LARGE_CHANNELS = 32
+"""Input channels from which on F(4x4) is taken: on fewer its largest error can pass that of a direct sum."""
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -45,32 +50,55 @@ def supports(call: Call, device: Device) -> str | None:
         return f"kernel={p.kernel}, stride={p.stride}, dilation={p.dilation}: it takes 3x3, 1 and 1"
     if p.groups != 1:
         return f"groups={p.groups}: it takes one"
-    q = computed(call)
-    temporary = 16 * bytes_of_a_sum(call) * _tiles(q)[2] * (q.in_channels + q.out_channels)
-    if temporary > tuning.CUDA_WINOGRAD_TEMPORARY:
-        return f"transformed arrays of {temporary} bytes: it takes up to {tuning.CUDA_WINOGRAD_TEMPORARY}"
+    needed = temporary(call)
+    if needed > tuning.CUDA_WINOGRAD_TEMPORARY:
+        return f"transformed arrays of {needed} bytes: it takes up to {tuning.CUDA_WINOGRAD_TEMPORARY}"
     return None
+
+
+def temporary(call: Call) -> int:
+    """Return the bytes that a call takes on the GPU besides its arrays: the transformed ones."""
+    q, size = computed(call), size_of(call)
+    return (size + 2) ** 2 * bytes_of_a_sum(call) * _tiles(q, size)[2] * (q.in_channels + q.out_channels)
 
 
 def cost(call: Call, device: Device) -> float:
     """Return estimated seconds: those of the products, and of the transformed arrays' way to memory and back."""
-    p, itemsize = computed(call), bytes_of_a_sum(call)
-    _, _, tiles = _tiles(p)
-    products = 2 * 16 * p.in_channels * p.out_channels * tiles
-    tile = _tile(p, tiles, implicit_gemm.tiles_of("float32", itemsize))
-    idle = -(-p.out_channels // tile.rows) * tile.rows * (-(-tiles // tile.columns) * tile.columns)
-    idle *= -(-p.in_channels // tile.depth) * tile.depth
-    flops = products * idle / max(p.out_channels * tiles * p.in_channels, 1)
-    # Of the transformed inputs, products and weights, each written once and read once.
-    elements = tiles * (p.in_channels + p.out_channels) + p.in_channels * p.out_channels
-    traffic = call.bytes + 2 * 16 * itemsize * elements
+    flops, traffic = _work(call, size_of(call))
     return tuning.cuda_cost("winograd", call.dtype, flops, traffic, device.flops, device.bandwidth)
 
 
-def _tiles(p: ConvProblem) -> tuple[int, int, int]:
+@functools.lru_cache(maxsize=1024)
+def size_of(call: Call) -> int:
+    """Return how many outputs a tile has along each axis: the size of the least cost on any GPU.
+
+    It does not depend on the GPU, so that results do not either.
+    """
+    sizes = _SIZES.get(call.dtype, (2,)) if computed(call).in_channels >= _LARGE_CHANNELS else (2,)
+
+    def weight(size: int) -> float:
+        flops, traffic = _work(call, size)
+        return flops + tuning.CUDA_BALANCE * traffic
+
+    return min(sizes, key=weight)
+
+
+def _work(call: Call, size: int) -> tuple[float, float]:
+    """Return the operations of a call with tiles of a size, and its bytes to and from memory."""
+    p, itemsize, numbers = computed(call), bytes_of_a_sum(call), (size + 2) ** 2
+    _, _, tiles = _tiles(p, size)
+    tile = _tile(p, tiles, implicit_gemm.tiles_of("float32", itemsize))
+    rows, columns = -(-p.out_channels // tile.rows) * tile.rows, -(-tiles // tile.columns) * tile.columns
+    flops = 2.0 * numbers * rows * columns * (-(-p.in_channels // tile.depth) * tile.depth)
+    # Of the transformed inputs, products and weights, each written once and read once.
+    elements = tiles * (p.in_channels + p.out_channels) + p.in_channels * p.out_channels
+    return flops, call.bytes + 2.0 * numbers * itemsize * elements
+
+
+def _tiles(p: ConvProblem, size: int) -> tuple[int, int, int]:
     """Return the tiles in a row of an image, in an image and in all."""
-    along = -(-p.output[1] // 2)
-    image = along * -(-p.output[0] // 2)
+    along = -(-p.output[1] // size)
+    image = along * -(-p.output[0] // size)
     return along, image, image * p.batch
 
 
@@ -86,12 +114,12 @@ def _tile(p: ConvProblem, tiles: int, among: tuple[GemmTile, ...]) -> GemmTile:
 def workspace(call: Call) -> int:
     """Return the bytes of the weights, as they are with their index and transformed, and of transformed arrays."""
     p = computed(call)
-    elements = 16 * (p.in_channels * p.out_channels + (p.in_channels + p.out_channels) * _tiles(p)[2])
-    return bytes_of_gathered(call, 8) + elements * bytes_of_a_sum(call)
+    weights = (size_of(call) + 2) ** 2 * p.in_channels * p.out_channels * bytes_of_a_sum(call)
+    return bytes_of_gathered(call, 8) + weights + temporary(call)
 
 
 def pack(call: Call, w: Array) -> Any:
-    """Return the weights on the GPU, as they are and transformed."""
+    """Return a tile's size, and the weights on the GPU, as they are and transformed for it."""
     from gpuconv.backends.cuda import memory
 
     with memory.Job(w) as job:
@@ -103,14 +131,14 @@ def pack(call: Call, w: Array) -> Any:
 def _packed(call: Call, w: Array, job: Job) -> Any:
     from gpuconv.backends.cuda import launch, scalars, winograd_kernels
 
-    p, kinds = computed(call), scalars.of(call.dtype)
+    p, kinds, size = computed(call), scalars.of(call.dtype), size_of(call)
     plain = job.gather(w, call.dtype, _order, call)
     count = p.in_channels * p.out_channels
-    transformed = job.empty(max(16 * count, 1), kinds.sums)
+    transformed = job.empty(max((size + 2) ** 2 * count, 1), kinds.sums)
     if count:
-        kernel = winograd_kernels.weights(kinds.sums.name)
+        kernel = winograd_kernels.weights(kinds.sums.name, size)
         job.launch(kernel, (launch.blocks_of(count),), launch.THREADS, plain, transformed, p.out_channels)
-    return plain, transformed
+    return size, plain, transformed
 
 
 def _order(call: Call) -> NDArray[Any]:
@@ -122,7 +150,7 @@ def _order(call: Call) -> NDArray[Any]:
     return kernel.reshape(-1)
 
 
-@batches.split
+@batches.split(temporary=temporary)
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: Any = None) -> None:
     """Write y (forward) or x (transposed, input_gradient), every element of it."""
     from gpuconv.backends.cuda import device, implicit_gemm_kernels, launch, memory, scalars, winograd_kernels
@@ -131,29 +159,30 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: An
     if written.size == 0:
         return
     p, kinds = computed(call), scalars.of(call.dtype)
-    _, _, tiles = _tiles(p)
     among = implicit_gemm.tiles_of("float32", kinds.sums.itemsize)
-    tile = _tile(p, tiles, tuning.CUDA_SIMULATOR_GEMM_TILES if device().simulated else among)
+    among = tuning.CUDA_SIMULATOR_GEMM_TILES if device().simulated else among
     fill, zero = kinds.sums.type(p.padding_value), kinds.sums.type(0)
     with memory.Job(read, w, written, bias) as job:
-        plain, transformed = _packed(call, w, job) if packed is None else packed
+        size, plain, transformed = _packed(call, w, job) if packed is None else packed
+        numbers, (_, _, tiles) = (size + 2) ** 2, _tiles(p, size)
+        tile = _tile(p, tiles, among)
         source, target = job.read(read, call.dtype), job.write(written, call.dtype)
         offset = target.data
         if bias is not None:
             offset = job.read(bias, result_dtype(to_numpy(call.dtype)).name, flat=True).data
-        meta = job.resident(_numbers, p, source.strides, target.strides, bias is not None)
-        v = job.empty(max(16 * p.in_channels * tiles, 1), kinds.sums)
-        m = job.empty(16 * p.out_channels * tiles, kinds.sums)
+        meta = job.resident(_numbers, p, size, source.strides, target.strides, bias is not None)
+        v = job.empty(max(numbers * p.in_channels * tiles, 1), kinds.sums)
+        m = job.empty(numbers * p.out_channels * tiles, kinds.sums)
         blocks = -(-tiles // launch.THREADS)
-        kernel = winograd_kernels.inputs(kinds.kind)
+        kernel = winograd_kernels.inputs(kinds.kind, size)
         for first in range(0, p.in_channels, launch.GRID_Y):
             grid = blocks, min(launch.GRID_Y, p.in_channels - first)
             job.launch(kernel, grid, launch.THREADS, source.data, v, fill, meta, first)
         product = implicit_gemm_kernels.product(kinds.sums.name, tile, False)
-        numbers = job.resident(_product, p.out_channels, p.in_channels, tiles, tile)
-        grid = -(-p.out_channels // tile.rows) * -(-tiles // tile.columns), 16
-        job.launch(product, grid, tile.threads, v, transformed, m, m, zero, numbers, 0)
-        kernel = winograd_kernels.outputs(kinds.kind)
+        sizes = job.resident(_product, p.out_channels, p.in_channels, tiles, tile)
+        grid = -(-p.out_channels // tile.rows) * -(-tiles // tile.columns), numbers
+        job.launch(product, grid, tile.threads, v, transformed, m, m, zero, sizes, 0)
+        kernel = winograd_kernels.outputs(kinds.kind, size)
         for first in range(0, p.out_channels, launch.GRID_Y):
             grid = blocks, min(launch.GRID_Y, p.out_channels - first)
             arrays = m, source.data, plain, offset, target.data
@@ -161,7 +190,7 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: An
 
 
 def _product(rows: int, channels: int, tiles: int, tile: GemmTile) -> NDArray[np.int64]:
-    """Return what the product's kernel reads for 16 products, as groups of a 1x1 convolution of one long row."""
+    """Return what the product's kernel reads for all products, as groups of a 1x1 convolution of one long row."""
     from gpuconv.backends.cuda import implicit_gemm_kernels as kernels
 
     head = dict.fromkeys(kernels.FIELDS, 0) | {
@@ -181,13 +210,13 @@ def _product(rows: int, channels: int, tiles: int, tile: GemmTile) -> NDArray[np
 
 
 def _numbers(
-    p: ConvProblem, in_strides: tuple[int, ...], out_strides: tuple[int, ...], biased: bool
+    p: ConvProblem, size: int, in_strides: tuple[int, ...], out_strides: tuple[int, ...], biased: bool
 ) -> NDArray[np.int64]:
     """Return what the transforms read, in the order that `winograd_kernels` names."""
     from gpuconv.backends.cuda import winograd_kernels
 
     source, target = axis_strides(p, in_strides), axis_strides(p, out_strides)
-    along, image, tiles = _tiles(p)
+    along, image, tiles = _tiles(p, size)
     (low_row, high_row), (low_column, high_column) = p.cropped
     fields = {
         "tiles": tiles,

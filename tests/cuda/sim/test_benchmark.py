@@ -37,7 +37,7 @@ def test_the_table(monkeypatch):
 def test_peers_are_compared(monkeypatch):
     cupy = types.SimpleNamespace(asarray=np.asarray, __version__="0")
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr(benchmark_cuda, "_to_device", cuda.to_device)
+    monkeypatch.setattr(benchmark_cuda, "to_device", cuda.to_device)
     for call, wrong in ((scipy.ndimage.correlate, ()), (scipy.ndimage.convolve, ("cupyx",))):
         row = benchmark_cuda._row(CASES[2], {"cupyx": types.SimpleNamespace(correlate=call)}, 0.0, timer)
         assert list(row.seconds) == ["gpuconv", "cupyx"]

@@ -20,9 +20,30 @@ class OutOfMemoryError(Exception):
     """As CuPy's and torch's are called."""
 
 
+class CUDARuntimeError(RuntimeError):
+    """As CuPy raises it."""
+
+    def __init__(self, status, text):
+        super().__init__(text)
+        self.status = status
+
+
+class CUBLASError(CUDARuntimeError):
+    """As CuPy raises it, whose codes are not the driver's."""
+
+
 FAULTS = {
     "memory, by Numba": (DriverError(2, "[2] CUDA_ERROR_OUT_OF_MEMORY"), MemoryError, "give a smaller batch"),
     "memory, by CuPy": (OutOfMemoryError("Out of memory allocating 8 bytes"), MemoryError, "backend='cpu'"),
+    "memory, by the runtime": (CUDARuntimeError(2, "cudaErrorMemoryAllocation"), MemoryError, "free other arrays"),
+    "memory, by cuBLAS": (CUBLASError(3, "CUBLAS_STATUS_ALLOC_FAILED"), MemoryError, "backend='cpu'"),
+    "cuBLAS": (CUBLASError(35, "CUBLAS_STATUS_SOMETHING"), CUBLASError, "SOMETHING"),
+    "driver older than CuPy's runtime": (
+        CUDARuntimeError(35, "cudaErrorInsufficientDriver"),
+        BackendUnavailableError,
+        "cuda12. in place of",
+    ),
+    "lost, by CuPy": (CUDARuntimeError(719, "cudaErrorLaunchFailure"), BackendUnavailableError, "backend='cpu' still"),
     "lost": (DriverError(700, "[700] illegal address"), BackendUnavailableError, "start a new process"),
     "failed": (DriverError(719, "[719] launch failed"), BackendUnavailableError, "a kernel failed"),
     "old driver": (
