@@ -10,7 +10,6 @@ import functools
 import math
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -160,18 +159,12 @@ def measure(workloads: Any, seconds: float, show: Callable[[int, str], None]) ->
             estimate = module.cost(call, device)
             if estimate <= _LONGEST:
                 function = work.prepare(dtype, backend="cpu", algorithm=name)
-                found.append(Measurement(f"{dtype} {work}", name, estimate, _best(function, seconds)))
+                found.append(
+                    Measurement(
+                        f"{dtype} {work}", name, estimate, dispatch.best_seconds(function, seconds, backend.wait)
+                    )
+                )
     return tuple(found)
-
-
-def _best(function: Callable[[], Any], seconds: float) -> float:
-    function()
-    end, best, calls = time.perf_counter() + seconds, math.inf, 0
-    while calls < 2 or time.perf_counter() < end:
-        start = time.perf_counter()
-        function()
-        best, calls = min(best, time.perf_counter() - start), calls + 1
-    return best
 
 
 def fit(measurements: tuple[Measurement, ...]) -> tuple[Fit, ...]:

@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "explain",
         help="show which algorithm would run for a convolution, and why not the others",
         description="Show the geometry of a convolution, its arithmetic and every algorithm's estimate. "
-        "Nothing is computed and no array is allocated.",
+        "Nothing is computed and no array is allocated but with --measure.",
     )
     explain.add_argument("function", choices=_FUNCTIONS, metavar="FUNCTION", help=", ".join(_FUNCTIONS))
     explain.add_argument("--x", type=_integers, required=True, metavar="SHAPE", help="shape of x, such as 1,64,56,56")
@@ -120,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--precision", choices=PRECISIONS, default="high")
     explain.add_argument("--backend", choices=backends, default="auto")
     explain.add_argument("--algorithm", default="auto")
+    explain.add_argument("--measure", action="store_true", help="time every algorithm that serves it, on random arrays")
     explain.set_defaults(run=_explain)
 
     bench = commands.add_parser(
@@ -270,13 +271,17 @@ def _explain(a: argparse.Namespace) -> int:
 
     import gpuconv
     from gpuconv.dtypes import SUPPORTED, to_numpy
+    from gpuconv.workload import random_array
 
     if a.dtype not in SUPPORTED:
         raise _UsageError(f"--dtype {a.dtype} is not supported; valid are {', '.join(SUPPORTED)}")
     try:
-        zero = np.zeros((), to_numpy(a.dtype))
-        # Shapes without memory behind them: one element, repeated.
-        x, w = np.broadcast_to(zero, a.x), np.broadcast_to(zero, a.w)
+        if a.measure:
+            x, w = random_array(a.x, a.dtype), random_array(a.w, a.dtype, 1)
+        else:
+            # Shapes without memory behind them: one element, repeated.
+            zero = np.zeros((), to_numpy(a.dtype))
+            x, w = np.broadcast_to(zero, a.x), np.broadcast_to(zero, a.w)
         geometry = {
             name: value[0] if isinstance(value, tuple) and len(value) == 1 else value
             for name, value in (("stride", a.stride), ("dilation", a.dilation))
@@ -287,7 +292,8 @@ def _explain(a: argparse.Namespace) -> int:
             raise _UsageError(f"--output-padding has no meaning for {a.function}; it belongs to conv_transpose")
         text = gpuconv.explain(
             getattr(gpuconv, a.function), x, w, padding=a.padding, groups=a.groups, padding_mode=a.padding_mode,
-            layout=a.layout, precision=a.precision, backend=a.backend, algorithm=a.algorithm, **geometry,
+            layout=a.layout, precision=a.precision, backend=a.backend, algorithm=a.algorithm, measure=a.measure,
+            **geometry,
         )  # fmt: skip
     except ModuleNotFoundError as error:
         raise _UsageError(f"--dtype {a.dtype} needs {error.name}, which is not installed") from None

@@ -21,7 +21,7 @@ and may have
 ``workspace(call) -> int``
     Bytes that a forward or transposed call takes besides its arrays: packed weights, and scratch memory of all threads.
 
-A backend is a folder with ``ALGORITHMS``, ``device()`` and ``unavailable()``.
+A backend is a folder with ``ALGORITHMS``, ``device()``, ``unavailable()`` and ``wait()``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ import dataclasses
 import functools
 import importlib
 import math
+import time
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,6 +52,7 @@ __all__ = [
     "Row",
     "algorithm",
     "backend",
+    "best_seconds",
     "choose",
     "estimate",
     "explain",
@@ -59,6 +62,8 @@ __all__ = [
 
 BACKENDS = ("cpu", "cuda")
 PRECISIONS = ("highest", "high", "tf32")
+_MEASURED_FOR = 0.2
+"""Seconds that an algorithm is timed for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +130,11 @@ class Row(NamedTuple):
     reason: str | None
     """Why it cannot serve the call; None where it can."""
     seconds: float | None
-    """Estimated time; None where it cannot serve the call."""
+    """Estimated time, what choices go by; None where it cannot serve the call."""
+    tabulated: float | None = None
+    """The estimate by the table of `gpuconv.tuning` alone: `seconds` but where `gpuconv tune` scaled that."""
+    measured: float | None = None
+    """Time of a call; None where nobody asked for it."""
 
 
 def backend(name: str) -> ModuleType:
@@ -170,14 +179,15 @@ def rows(call: Call, backend_name: str, device_name: str | None = None) -> tuple
     missing = module.unavailable() if device_name is None else None
     found = []
     for name in module.ALGORITHMS:
-        reason, seconds = missing, None
+        reason, seconds, tabulated = missing, None, None
         if reason is None:
             candidate = algorithm(backend_name, name)
             device = module.device() if device_name is None else module.named_device(device_name)
             reason = _reason(candidate, call, device)
             if reason is None:
-                seconds = candidate.cost(call, device) * calibration.factor(backend_name, name, device.name)
-        found.append(Row(backend_name, name, reason, seconds))
+                tabulated = candidate.cost(call, device)
+                seconds = tabulated * calibration.factor(backend_name, name, device.name)
+        found.append(Row(backend_name, name, reason, seconds, tabulated))
     return tuple(found)
 
 
@@ -258,7 +268,7 @@ class Explanation:
     flops, bytes : int
         Arithmetic of the definition, and the least traffic.
     rows : tuple of Row
-        Every algorithm of every backend, with its estimate in seconds or its reason.
+        Every algorithm of every backend, with its estimate in seconds or its reason, and its measured time.
     chosen : Row or None
         The row that would run; None where the call would raise.
     """
@@ -278,11 +288,38 @@ class Explanation:
         ]
         self.chosen = min(able, key=_seconds) if able else None
 
+    def measure(self, run: Callable[[str], Any], backend_name: str) -> None:
+        """Time each algorithm of a backend that can serve the call, with a bar on stderr; fill in `Row.measured`.
+
+        Parameters
+        ----------
+        run : callable
+            Makes the call with the algorithm of a name.
+        backend_name : str
+        """
+        from gpuconv.progress import Progress
+
+        able = [row for row in self.rows if row.seconds is not None and row.backend == backend_name]
+        times, bar = {}, Progress(max(len(able), 1))
+        for done, row in enumerate(able):
+            bar.show(done, row.algorithm)
+            times[row] = best_seconds(functools.partial(run, row.algorithm), _MEASURED_FOR, backend(row.backend).wait)
+        bar.show(len(able), f"{len(able)} algorithms")
+        bar.close()
+        self.rows = tuple(row._replace(measured=times.get(row)) for row in self.rows)
+        if self.chosen is not None:
+            self.chosen = self.chosen._replace(measured=times.get(self.chosen))
+
     def __str__(self) -> str:
         p = self.problem
         *read, written = p.shapes(self.operation)
         names = {"forward": "x w y", "weight_gradient": "x y w"}.get(self.operation, "y w x").split()
         arrays = "  ".join(f"{n} {s}" for n, s in zip(names, (*read, written), strict=True))
+        columns = {"estimate": "tabulated"}
+        if any(row.seconds != row.tabulated for row in self.rows):
+            columns["calibrated"] = "seconds"
+        if any(row.measured is not None for row in self.rows):
+            columns["measured"] = "measured"
         lines = [
             f"{self.operation} {p.rank}d, {self.dtype}, precision {self.precision!r}"
             + (f", then {self.activation}" if self.activation else ""),
@@ -291,17 +328,37 @@ class Explanation:
             f"  groups {p.groups}  {p.layout}",
             f"  {self.flops / 1e9:.4g} GFLOP, {self.bytes / 1e6:.4g} MB, "
             f"{self.flops / max(self.bytes, 1):.3g} FLOP a byte",
-            f"  {'':2}{'backend':8}{'algorithm':16}{'estimate':>12}  why not",
+            f"  {'':2}{'backend':8}{'algorithm':20}{''.join(f'{title:>12}' for title in columns)}  why not",
         ]
         for row in self.rows:
             mark = "->" if row == self.chosen else ""
-            estimate = "-" if row.seconds is None else f"{row.seconds * 1e3:.3f} ms"
-            lines.append(f"  {mark:2}{row.backend:8}{row.algorithm:16}{estimate:>12}  {row.reason or ''}".rstrip())
+            times = "".join(f"{_milliseconds(getattr(row, name)):>12}" for name in columns.values())
+            lines.append(f"  {mark:2}{row.backend:8}{row.algorithm:20}{times}  {row.reason or ''}".rstrip())
         return "\n".join(lines)
 
     def __repr__(self) -> str:
         chosen = "nothing" if self.chosen is None else f"{self.chosen.backend}/{self.chosen.algorithm}"
         return f"<Explanation: {self.operation} {self.dtype} {self.problem.x_shape} runs {chosen}>"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.3f} ms"
+
+
+def best_seconds(function: Callable[[], Any], seconds: float, wait: Callable[[], None]) -> float:
+    """Return the least time of a function's calls, at least two and as many as fit into `seconds`, after a first one.
+
+    `wait` returns when what a call has begun is done.
+    """
+    function()
+    wait()
+    end, best, calls = time.perf_counter() + seconds, math.inf, 0
+    while calls < 2 or time.perf_counter() < end:
+        start = time.perf_counter()
+        function()
+        wait()
+        best, calls = min(best, time.perf_counter() - start), calls + 1
+    return best
 
 
 def explain(call: Call, backend_name: str, algorithm_name: str = "auto", device_name: str | None = None) -> Explanation:

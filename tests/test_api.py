@@ -218,6 +218,26 @@ def test_explain() -> None:
     assert sum("->" in line for line in lines) == 1
 
 
+def test_explain_measures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_MEASURED_FOR", 0.0)
+    x, w = np.ones((2, 6, 9, 9), np.float32), np.ones((4, 3, 3, 3), np.float32)
+    out = np.zeros((2, 4, 9, 9), np.float32)
+    e = gpuconv.explain(gpuconv.conv2d, x, w, groups=2, padding=1, out=out, measure=True)
+    able = [row for row in e.rows if row.backend == "cpu" and row.reason is None]
+    assert able
+    assert all(row.measured > 0 for row in able)
+    assert all(row.measured is None for row in e.rows if row not in able)
+    assert e.chosen in able
+    assert "measured" in str(e)
+    assert f"{e.chosen.measured * 1e3:.3f} ms" in str(e)
+    assert not out.any()
+    assert f"{len(able)}/{len(able)} {len(able)} algorithms" in capsys.readouterr().err
+    by_weight = gpuconv.explain(gpuconv.grad.conv2d_weight, x, w.shape, out, padding=1, groups=2, measure=True)
+    assert by_weight.chosen.measured > 0
+    with pytest.raises(gpuconv.UnsupportedError, match="measure=True"):
+        gpuconv.explain(gpuconv.conv2d, x, w, groups=2, device="h200", measure=True)
+
+
 def test_explain_every_function() -> None:
     x, w = np.ones((1, 2, 6)), np.ones((2, 2, 3))
     assert gpuconv.explain(gpuconv.conv_transpose1d, x, w, stride=2).problem.x_shape == (1, 2, 13)

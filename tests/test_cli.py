@@ -241,6 +241,16 @@ def test_explain_prints_the_table_without_allocating(capsys):
     assert "direct" in out
 
 
+def test_explain_measures(capsys):
+    status, out, err = run(
+        capsys, "explain", "conv1d", "--x", "1,2,40", "--w", "4,2,3", "--measure", "--dtype", "float64"
+    )
+    assert status == 0
+    assert "measured" in out
+    assert out.count(" ms") > 2
+    assert "direct" in err
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_explain_serves_every_function(capsys, rank):
     x, w = ["2,4", *["9"] * rank], ["4,4", *["3"] * rank]

@@ -54,6 +54,21 @@ def test_a_factor_scales_estimates_and_moves_the_choice(file: Path) -> None:
     assert plan.explanation.chosen.algorithm == min(after, key=after.get) != slow
 
 
+def test_explain_shows_both_estimates(file: Path) -> None:
+    x, w = np.ones((1, 4, 30, 30), np.float32), np.ones((4, 4, 5, 5), np.float32)
+    before = gpuconv.explain(gpuconv.conv2d, x, w)
+    assert all(row.seconds == row.tabulated for row in before.rows)
+    assert "calibrated" not in str(before)
+    calibration.write(file, (Fit("gemm", 7.0, 1.0, 1),), DEVICE)
+    after = gpuconv.explain(gpuconv.conv2d, x, w)
+    assert [row.tabulated for row in after.rows] == [row.tabulated for row in before.rows]
+    (gemm,) = (row for row in after.rows if (row.backend, row.algorithm) == ("cpu", "gemm"))
+    assert gemm.seconds == pytest.approx(7 * gemm.tabulated)
+    (line,) = (line for line in str(after).splitlines() if line.split()[-6:-4] == ["cpu", "gemm"])
+    assert f"{gemm.tabulated * 1e3:.3f} ms" in line
+    assert f"{gemm.seconds * 1e3:.3f} ms" in line
+
+
 def test_a_file_keeps_other_devices_and_replaces_this_one(file: Path) -> None:
     calibration.write(file, (Fit("direct", 2.0, 1.0, 1), Fit("fft", 3.0, 1.0, 1)), "another cpu")
     calibration.write(file, (Fit("direct", 4.0, 1.0, 1),), DEVICE)

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "explain", "plan"]
 
 
-def explain(function: Callable[..., Any], *args: Any, device: str | None = None, **arguments: Any) -> Explanation:
-    """Return what ``function(*args, **arguments)`` would run, and why not the other algorithms; nothing is computed.
+def explain(
+    function: Callable[..., Any], *args: Any, device: str | None = None, measure: bool = False, **arguments: Any
+) -> Explanation:
+    """Return what ``function(*args, **arguments)`` would run, and why not the other algorithms.
+
+    Nothing is computed but with `measure`.
 
     Parameters
     ----------
@@ -29,12 +33,16 @@ def explain(function: Callable[..., Any], *args: Any, device: str | None = None,
     device : str, optional
         A class of GPU, such as "a100" or "h200", to explain the CUDA backend for whether one is there or not. The
         estimates are computed from its data sheet.
+    measure : bool
+        Whether to time the call with every algorithm that can serve it on its backend, some tenths of a second each,
+        with a bar on stderr.
 
     Returns
     -------
     Explanation
-        ``problem``, ``flops``, ``bytes``, ``rows`` (each with ``backend``, ``algorithm``, ``reason`` and the estimated
-        ``seconds``) and ``chosen``, the row that would run. Its `str` is a table.
+        ``problem``, ``flops``, ``bytes``, ``rows`` and ``chosen``, the row that would run. A row has ``backend``,
+        ``algorithm``, ``reason``, the estimated ``seconds`` that choices go by, ``tabulated``, the estimate without
+        what `gpuconv tune` found on this machine, and ``measured``. The `str` of an explanation is a table.
 
     Examples
     --------
@@ -63,7 +71,12 @@ def explain(function: Callable[..., Any], *args: Any, device: str | None = None,
         operation, rank, first.shape, second.shape, written, dtype, geometry_of(a), a["precision"],
         activation=a.get("activation"),
     )  # fmt: skip
-    return dispatch.explain(call, backend, a["algorithm"], device)
+    explanation = dispatch.explain(call, backend, a["algorithm"], device)
+    if measure:
+        if device is not None:
+            raise UnsupportedError(f"device={device!r} with measure=True: only the device that is here can be measured")
+        explanation.measure(lambda name: function(**{**a, "backend": backend, "algorithm": name, "out": None}), backend)
+    return explanation
 
 
 class Plan:

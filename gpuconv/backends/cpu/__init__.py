@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-__all__ = ["ALGORITHMS", "Device", "device", "unavailable"]
+__all__ = ["ALGORITHMS", "Device", "device", "unavailable", "wait"]
 
-ALGORITHMS = ("direct", "gemm", "winograd", "stencil", "separable", "fir", "fft")
+ALGORITHMS = ("direct", "gemm", "winograd", "stencil", "separable", "fir", "fft", "complex_planes")
 
 
 class Device(NamedTuple):
@@ -21,6 +21,10 @@ class Device(NamedTuple):
 def unavailable() -> str | None:
     """Return None: the CPU backend runs wherever Numba does."""
     return None
+
+
+def wait() -> None:
+    """Return at once: a call ends when its result is there."""
 
 
 @functools.cache

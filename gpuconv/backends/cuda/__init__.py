@@ -17,7 +17,7 @@ from typing import NamedTuple
 from gpuconv import tuning
 from gpuconv.errors import UnsupportedError
 
-__all__ = ["ALGORITHMS", "INSTALL", "Device", "device", "named_device", "unavailable"]
+__all__ = ["ALGORITHMS", "INSTALL", "Device", "device", "named_device", "unavailable", "wait"]
 
 ALGORITHMS = (
     "direct", "implicit_gemm", "winograd", "stencil", "implicit_gemm_mma", "raw_depthwise", "raw_stencil",
@@ -68,6 +68,14 @@ def unavailable() -> str | None:
     if importlib.util.find_spec("numba_cuda") is None:
         return f"the package numba-cuda is not installed: {INSTALL}"
     return _import_failure()
+
+
+def wait() -> None:
+    """Return when all that was put on the current GPU is done."""
+    if not _simulated():
+        from numba import cuda
+
+        cuda.synchronize()
 
 
 @functools.cache
