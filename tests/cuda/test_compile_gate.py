@@ -86,7 +86,8 @@ def test_nothing_got_worse_than_recorded(gate):
             "compile_gate.py --table prints it anew"
         )
     table, targets = recorded(), ("sm_75", "sm_80", "sm_90", "sm_100")
-    assert list(table) == [row["kernel"] for row in gate[1:]], "compile_gate.py --table prints the table anew"
+    # `compile_gate.py --table NAME` prints the lines of kernels whose names contain NAME.
+    assert {row["kernel"] for row in gate[1:]} == set(table)
     for row in gate[1:]:
         registers, spilled, loop, loads = table[row["kernel"]]
         for target, most in zip(targets, registers, strict=True):
