@@ -60,7 +60,7 @@ def test_every_algorithm_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in dispatch.backend("cpu").ALGORITHMS:
         module = dispatch.algorithm("cpu", name)
         monkeypatch.setattr(module, "run", lambda call, *_, name=name: reached.add((name, call.operation)))
-    warmup.warm_up(["float32"])
+    warmup.warm_up(["float32", "complex64"])
     assert {name for name, _ in reached} == set(dispatch.backend("cpu").ALGORITHMS)
     assert {("direct", operation) for operation in OPERATIONS} <= reached
 

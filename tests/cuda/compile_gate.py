@@ -4,8 +4,8 @@ Each kernel is compiled once, to PTX for the oldest target, and that by ptxas, w
 kernels of other dtypes than float32, whose only difference is in the numbers, for two.
 Prints a line of JSON with the compilers' versions, and one for each kernel: its name, whether it computes in double
 precision, for each target what ptxas says, and for one target what nvdisasm finds in its inner loop. With an argument
-only kernels whose names contain it; with ``--table`` the table of docs/kernels_cuda_registers.md, which the test
-compares with. Ends with status 3 and the reason where NVIDIA's compiler libraries are missing.
+only kernels whose names contain it; with ``--table`` the lines of the table of docs/kernels_cuda_registers.md, with
+which the test compares. Ends with status 3 and the reason where NVIDIA's compiler libraries are missing.
 """
 
 import importlib
