@@ -75,8 +75,12 @@ template <class Element, int height, int width, int shift, bool aligned, Activat
             const Stored* const from = plane + row * p.x_axis[1] + begin;
 #pragma unroll
             for (int i = 0; i < chunks; i++) {
-                if constexpr (aligned) {
-                    spread(values, i * wide, *(const Chunk*)(from + i * wide));
+                const int used_from = i ? i * wide : shift;
+                const int used_to = i + 1 < chunks ? (i + 1) * wide : shift + wide + width - 1;
+                if (aligned && used_to - used_from > 1) {
+                    Chunk chunk;
+                    load_words(chunk.words, from + i * wide);
+                    spread(values, i * wide, chunk);
                 } else {
 #pragma unroll
                     for (int e = 0; e < wide; e++)
