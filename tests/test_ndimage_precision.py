@@ -142,3 +142,12 @@ def test_integers_are_never_transformed():
         x = np.random.default_rng(0).integers(0, 9, (200, 210)).astype(dtype)
         w = np.random.default_rng(1).integers(0, 5, (41, 37)).astype("f8")
         np.testing.assert_array_equal(ndimage.correlate(x, w, output="i8"), sp.correlate(x, w, output="i8"))
+
+
+@pytest.mark.parametrize("dtype", [None, np.float32])
+def test_gaussians_keep_equal_whole_numbers(dtype):
+    for value in (0, 1, 7, 100, 255):
+        for shape in ((40, 50), (200,)):
+            x = np.full(shape, value, np.uint8)
+            for sigma in (0.7, 1, 2, 4.3):
+                np.testing.assert_array_equal(ndimage.gaussian_filter(x, sigma, dtype=dtype), x, err_msg=str(sigma))

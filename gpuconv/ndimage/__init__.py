@@ -19,13 +19,11 @@ from __future__ import annotations
 from gpuconv.ndimage.correlation import convolve, convolve1d, correlate, correlate1d
 from gpuconv.ndimage.derivatives import (
     gaussian_gradient_magnitude,
-    gaussian_laplace,
     generic_gradient_magnitude,
-    generic_laplace,
-    laplace,
     prewitt,
     sobel,
 )
+from gpuconv.ndimage.laplacians import gaussian_laplace, generic_laplace, laplace
 from gpuconv.ndimage.smoothing import gaussian_filter, gaussian_filter1d, uniform_filter, uniform_filter1d
 
 __all__ = [

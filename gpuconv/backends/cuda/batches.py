@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cuda import slabs
+from gpuconv.backends.cuda.interop import DeviceArray
 from gpuconv.dtypes import ACCUMULATORS, result_dtype, to_numpy
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def split(run: Run | None = None, *, temporary: Callable[[Call], int] = lambda _
         from gpuconv.backends.cuda import launch
 
         with launch.faults():
-            on_host = isinstance(x, np.ndarray) and isinstance(w, np.ndarray) and isinstance(y, np.ndarray)
+            on_host = not any(isinstance(array, DeviceArray) for array in (x, w, y))
             how = cut(call, temporary) if on_host else None
             if how is None or how == Cut(call.problem.batch, _rows(call)):
                 run(call, x, w, y, bias, packed)
@@ -235,9 +236,21 @@ def _run_simple(
         if found is not None:
             run(part, target, w, slabs.take(p, y, found[1]), bias, packed)
         elif bias is None:
-            target[...] = 0
+            target[...] = 0  # which every activation leaves alone
         else:
-            target[...] = bias if p.layout == "channels_last" else bias.reshape(-1, *(1,) * p.rank)
+            alone = _alone(run, call, bias)
+            target[...] = alone if p.layout == "channels_last" else alone.reshape(-1, *(1,) * p.rank)
+
+
+def _alone(run: Run, call: Call, bias: Any) -> Any:
+    """Return a bias as a result that it is alone: after the call's activation, if the algorithm applies that itself."""
+    from gpuconv.backends.cpu import activation
+    from gpuconv.backends.cuda.memory import to_host
+
+    result = to_host(bias) if isinstance(bias, DeviceArray) else np.array(bias)
+    if call.activation in getattr(sys.modules[run.__module__], "FUSES", ()):
+        activation.apply(result, call.activation)
+    return result
 
 
 def _run_summed(

@@ -261,6 +261,6 @@ def _repair(
     problem = dataclasses.replace(
         q, batch=1, spatial=spatial, padding=((0, 0),) * q.rank, padding_mode="zeros", padding_value=0.0
     )
-    again = dataclasses.replace(call, problem=problem, operation="forward", precision="highest")
+    again = dataclasses.replace(call, problem=problem, operation="forward", precision="highest", activation="")
     arrays = (xp.ascontiguousarray(patch), weights.reshape(q.w_shape), part)
     direct.run(again, *(work.other(a) for a in arrays), None if bias is None else work.other(bias))

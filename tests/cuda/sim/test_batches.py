@@ -144,6 +144,20 @@ def test_packed_weights_fit_every_part(monkeypatch):
     assert_close(x, makes(call, y, w, bias), tolerance("float32", 10))
 
 
+@pytest.mark.parametrize("activation", ["", "relu"])
+def test_rows_that_are_made_of_nothing_are_the_bias(activation, monkeypatch):
+    problem = ConvProblem.make_transposed((1, 1, 3), (1, 2, 2), stride=4, output_padding=3)
+    y, w, _ = inputs(Call(problem, "transposed", "float32"), "nothing")
+    bias = np.array([-0.5, 0.25], np.float32)
+    monkeypatch.setattr(batches, "cut", lambda *_: Cut(1, 4))
+    x = gpuconv.conv_transpose1d(
+        y, w, bias, stride=4, output_padding=3, backend="cuda", algorithm="direct", activation=activation or None
+    )
+    wanted = makes(Call(problem, "transposed", "float32"), y, w, bias)
+    assert_close(x, np.maximum(wanted, 0) if activation else wanted, tolerance("float32", 2))
+    np.testing.assert_array_equal(x[0, :, 12], [0 if activation else -0.5, 0.25])
+
+
 def test_how_a_call_is_cut(monkeypatch):
     problem = ConvProblem.make((8, 1, 100), (1, 1, 3), padding=1, padding_mode="wrap")
     call = Call(problem, "forward", "float64")
