@@ -19,8 +19,9 @@ from numba.extending import intrinsic
 
 from gpuconv.activation import NAMES
 from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.conversions import narrow, widen
 from gpuconv.backends.cpu.records import record
-from gpuconv.backends.cpu.simd import constant, load_vector, multiply_add, narrow, store_vector, widen
+from gpuconv.backends.cpu.simd import constant, load_vector, multiply_add, store_vector
 
 __all__ = ["PASS", "activating"]
 
