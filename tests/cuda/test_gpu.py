@@ -121,6 +121,34 @@ def test_offsets_past_32_bits():
     np.testing.assert_array_equal(y[0, 0, -7:].copy_to_host(), np.arange(1, 15, 2))
 
 
+@pytest.mark.parametrize(("precision", "exact"), [("highest", True), ("high", True), ("tf32", False)])
+def test_products_by_cublas_are_tf32_only_where_that_is_asked_for(precision, exact, monkeypatch):
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    if cuda.device().compute_capability < (8, 0):
+        pytest.skip("this GPU has no TF32")
+    monkeypatch.setenv("CUPY_TF32", "1")
+    x = np.full((1, 64, 4096), 1 + 2.0**-13, np.float32)
+    w = np.eye(64, dtype=np.float32)[:, :, None]
+    y = gpuconv.conv1d(x, w, backend="cuda", algorithm="gemm", precision=precision)
+    assert (y == x).all() == exact
+
+
+@pytest.mark.parametrize("limit", [None, 24 << 20])
+@pytest.mark.parametrize("algorithm", ["direct", "gemm", "fft"])
+def test_large_arrays_go_in_parts(algorithm, limit, monkeypatch):
+    if limit:
+        monkeypatch.setenv("GPUCONV_MAX_DEVICE_MEMORY", str(limit))
+    size = {"direct": 3, "gemm": 1, "fft": 15}[algorithm]
+    shape = ((4, 4, 1500, 900), (4, 4, size, size)) if algorithm == "gemm" else ((4, 1, 2500, 1700), (1, 1, size, size))
+    call = Call(Case("large", *shape, {"padding": size // 2}).problem(), "forward", "float32")
+    if Engine("cuda", algorithm).reason(call) is not None:
+        pytest.skip(Engine("cuda", algorithm).reason(call))
+    x, w, _ = inputs(call, "large")
+    wanted = gpuconv.conv2d(x, w, padding=size // 2, backend="cpu")
+    actual = gpuconv.conv2d(x, w, padding=size // 2, backend="cuda", algorithm=algorithm)
+    assert_close(actual, wanted, tolerance("float32", 2 * reduction_length(call.problem, "forward")))
+
+
 def test_exhausted_memory_says_what_to_do_and_leaves_the_cpu_working():
     numba_cuda = pytest.importorskip("numba.cuda")
     _, total = numba_cuda.current_context().get_memory_info()
