@@ -10,7 +10,7 @@ from numba import carray, cfunc, njit
 from gpuconv.backends.cpu import direct_kernels as kernels
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.direct_kernels import channel_address, pack_input, phase_pointer
-from gpuconv.backends.cpu.simd import copy_run, fill_run, store, zero
+from gpuconv.backends.cpu.elements import copy_run, fill_run, store, zero
 from gpuconv.backends.cpu.tiles import contract
 
 __all__ = ["contraction"]

@@ -19,8 +19,8 @@ from gpuconv.backends.cpu import direct_geometry as geometry
 from gpuconv.backends.cpu import direct_kernels as kernels
 from gpuconv.backends.cpu import memory, simd, threads
 from gpuconv.backends.cpu.direct_kernels import pack_input, phase_pointer
+from gpuconv.backends.cpu.elements import load, store, zero
 from gpuconv.backends.cpu.records import record
-from gpuconv.backends.cpu.simd import load, store, zero
 from gpuconv.backends.cpu.squares import add_run, transpose_square
 from gpuconv.backends.cpu.tiles import outer
 

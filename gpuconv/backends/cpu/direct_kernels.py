@@ -14,8 +14,8 @@ from numba import carray, cfunc, from_dtype, njit, types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.elements import copy_run, fill_run, load, read, store, write_run, zero
 from gpuconv.backends.cpu.records import record, record_at
-from gpuconv.backends.cpu.simd import copy_run, fill_run, load, read, store, write_run, zero
 from gpuconv.backends.cpu.tiles import accumulate, gather_rows, pack_rows, row_blocks
 from gpuconv.boundary import source_index
 

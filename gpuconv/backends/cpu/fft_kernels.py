@@ -12,17 +12,10 @@ from typing import Any
 from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.fft_tiles import (
-    accumulate_product,
-    are_finite,
-    call_kernel,
-    copy_alternate,
-    interleave,
-    lane_transform,
-    transform_pass,
-)
+from gpuconv.backends.cpu.elements import copy_run, fill_run, load, read, store, write_run, zero
+from gpuconv.backends.cpu.fft_rows import accumulate_product, are_finite, copy_alternate, interleave
+from gpuconv.backends.cpu.fft_tiles import call_kernel, lane_transform, transform_pass
 from gpuconv.backends.cpu.records import record
-from gpuconv.backends.cpu.simd import copy_run, fill_run, load, read, store, write_run, zero
 from gpuconv.boundary import source_index
 
 __all__ = ["CALL", "STAGE_WORDS", "tiles", "transform", "weights"]

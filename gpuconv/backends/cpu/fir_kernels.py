@@ -9,7 +9,7 @@ import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.simd import copy_run, fill_run, load, store, zero
+from gpuconv.backends.cpu.elements import copy_run, fill_run, load, store, zero
 from gpuconv.backends.cpu.tiles import accumulate
 from gpuconv.boundary import source_index
 

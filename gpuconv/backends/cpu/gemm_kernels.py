@@ -13,9 +13,9 @@ from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.direct_kernels import ROWS, block_rows, pack_input, row_count
+from gpuconv.backends.cpu.elements import fill_run, load, read, store, write_run, zero
 from gpuconv.backends.cpu.gemm_tiles import WIDTH, interleave, pack_run, product
 from gpuconv.backends.cpu.records import record, record_at
-from gpuconv.backends.cpu.simd import fill_run, load, read, store, write_run, zero
 from gpuconv.backends.cpu.squares import transpose_square
 from gpuconv.backends.cpu.tiles import pack_rows
 

@@ -13,7 +13,8 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.simd import BYTES, constant, counted, lanes_of, load_vector, read, store_part, store_vector
+from gpuconv.backends.cpu.elements import read
+from gpuconv.backends.cpu.simd import BYTES, constant, counted, lanes_of, load_vector, store_part, store_vector
 from gpuconv.backends.cpu.stencil_tiles import finished
 
 __all__ = ["MOST_ROWS", "add_rows"]

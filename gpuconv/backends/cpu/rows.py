@@ -10,6 +10,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.conversions import narrow, widen
 from gpuconv.backends.cpu.simd import (
     BYTES,
     broadcast,
@@ -53,7 +54,10 @@ def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, so
         left = builder.sub(count, done)
 
         def put(first: Any, value: Any, number: Any = None) -> None:
-            place, value = builder.add(to, builder.mul(first, constant(BYTES[a]))), simd.widen(builder, value, s, a, n)
+            place, value = (
+                builder.add(to, builder.mul(first, constant(BYTES[a]))),
+                widen(builder, value, s, a, n),
+            )
             if number is None:
                 store_vector(builder, value, place, a)
             else:
@@ -92,7 +96,7 @@ def copy_places(typingctx: Any, to: Any, address: Any, count: Any, step: Any, so
         with counted(builder, count) as index:
             value = load_vector(builder, builder.add(address, builder.mul(index, step)), s, 1)
             place = builder.add(to, builder.mul(index, constant(BYTES[a])))
-            store_vector(builder, simd.widen(builder, value, s, a, 1), place, a)
+            store_vector(builder, widen(builder, value, s, a, 1), place, a)
         builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
@@ -150,7 +154,7 @@ def copy_rows(
                 row = builder.add(first, constant(r))
                 at = builder.add(begin, builder.mul(row, step))
                 value = load_vector(builder, at, s, n) if mask is None else simd.load_masked(builder, at, mask, s, n)
-                value = simd.widen(builder, value, s, a, n)
+                value = widen(builder, value, s, a, n)
                 _store_all(builder, value, builder.add(place, builder.mul(row, to_step)), a, mask)
 
         _every_row(builder, rows, count, n, move)
@@ -187,7 +191,7 @@ def split_rows(
                     halves = [simd.load_masked(builder, p, m, s, n) for p, m in zip(places, masks, strict=True)]
                 place = builder.add(builder.mul(row, to_step), builder.mul(i, constant(BYTES[a])))
                 for to, order in zip((evens, odds), orders, strict=True):
-                    value = simd.widen(builder, builder.shuffle_vector(*halves, order), s, a, n)
+                    value = widen(builder, builder.shuffle_vector(*halves, order), s, a, n)
                     _store_all(builder, value, builder.add(to, place), a, mask)
 
         _every_row(builder, rows, count, n, move)
@@ -209,7 +213,7 @@ def write_places(typingctx: Any, to: Any, address: Any, count: Any, accumulator:
 
         def value(first: Any) -> tuple[Any, Any]:
             loaded = load_vector(builder, builder.add(address, builder.mul(first, constant(BYTES[a]))), a, n)
-            return simd.narrow(builder, loaded, a, t, n), builder.add(to, builder.mul(first, constant(BYTES[t])))
+            return narrow(builder, loaded, a, t, n), builder.add(to, builder.mul(first, constant(BYTES[t])))
 
         with counted(builder, full) as index:
             store_vector(builder, *value(builder.mul(index, constant(n))), t)

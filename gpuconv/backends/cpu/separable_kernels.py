@@ -8,9 +8,10 @@ from typing import Any
 from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.elements import read
 from gpuconv.backends.cpu.records import record
 from gpuconv.backends.cpu.rows import prefetch
-from gpuconv.backends.cpu.simd import call, read
+from gpuconv.backends.cpu.simd import call
 from gpuconv.backends.cpu.stencil_kernels import PART_BYTES, source_place
 
 __all__ = ["CALL", "STEP_BYTES", "passes"]

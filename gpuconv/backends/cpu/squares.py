@@ -8,7 +8,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from gpuconv.backends.cpu.simd import BYTES, constant, lanes_of, load_vector, narrow, store_vector, widen
+from gpuconv.backends.cpu.conversions import narrow, widen
+from gpuconv.backends.cpu.simd import BYTES, constant, lanes_of, load_vector, store_vector
 
 __all__ = ["add_run", "transpose_square"]
 

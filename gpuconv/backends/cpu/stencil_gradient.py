@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from gpuconv.backends.cpu import simd, threads
+from gpuconv.backends.cpu import elements, simd, threads
 from gpuconv.backends.cpu import stencil_kernels as kernels
+from gpuconv.backends.cpu.elements import fill_run, store, zero
 from gpuconv.backends.cpu.records import record, record_at
-from gpuconv.backends.cpu.simd import CODES, call, fill_run, store, zero
+from gpuconv.backends.cpu.simd import CODES, call
 from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
 from gpuconv.backends.cpu.stencil_taps import most_taps, tap_sums, total
 
@@ -92,8 +93,8 @@ def _every_part(p, sums, vector, at, y, rows, y_step, count, most, accumulator, 
     """Add what `rows` rows of outputs give to the sums of all taps, in blocks of taps of nearly the same size."""
     for part in range(p.part_count):
         record = p.parts + kernels.PART_BYTES * part
-        offset, taps = simd.read(record), simd.read(record + 8)
-        columns, own = simd.read(record + 16), sums + simd.read(record + 24) // size * vector
+        offset, taps = elements.read(record), elements.read(record + 8)
+        columns, own = elements.read(record + 16), sums + elements.read(record + 24) // size * vector
         tiles_m, tiles_n = (taps + most - 1) // most, (columns + most - 1) // most
         for i in range(tiles_m):
             m = taps * i // tiles_m

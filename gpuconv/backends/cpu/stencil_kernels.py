@@ -12,9 +12,10 @@ from typing import Any
 from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.elements import load, read, store
 from gpuconv.backends.cpu.records import record, record_at
 from gpuconv.backends.cpu.rows import copy_places, copy_rows, fill_places, split_rows, write_places
-from gpuconv.backends.cpu.simd import call, load, read, store
+from gpuconv.backends.cpu.simd import call
 from gpuconv.backends.cpu.stencil_tiles import PART_BYTES
 from gpuconv.boundary import source_index
 

@@ -20,6 +20,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.elements import read
 from gpuconv.backends.cpu.simd import (
     BYTES,
     broadcast,
@@ -29,7 +30,6 @@ from gpuconv.backends.cpu.simd import (
     lanes_of,
     load_vector,
     multiply_add,
-    read,
     store_part,
     store_vector,
 )

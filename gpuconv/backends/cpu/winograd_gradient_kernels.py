@@ -16,20 +16,21 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
+from gpuconv.backends.cpu.elements import load, store
 from gpuconv.backends.cpu.records import record, record_at
 from gpuconv.backends.cpu.simd import (
     CODES,
     broadcast,
     constant,
     element_type,
-    load,
     load_vector,
     multiply_add,
     registers,
-    store,
     store_vector,
 )
-from gpuconv.backends.cpu.winograd_kernels import CALL, is_finite, origin, pack_pixels, part_tap, taps_of
+from gpuconv.backends.cpu.winograd_kernels import CALL, pack_pixels
+from gpuconv.backends.cpu.winograd_outputs import is_finite
+from gpuconv.backends.cpu.winograd_parts import origin, part_tap, taps_of
 from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR, fill_pixels
 from gpuconv.backends.cpu.winograd_tiles import (
     INPUT_MATRIX,

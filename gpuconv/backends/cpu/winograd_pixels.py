@@ -12,15 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from gpuconv.backends.cpu.simd import (
-    CODES,
-    broadcast,
-    constant,
-    element_type,
-    lanes_of,
-    load_vector,
-    store_vector,
-)
+from gpuconv.backends.cpu.simd import CODES, broadcast, constant, element_type, lanes_of, load_vector, store_vector
 
 __all__ = [
     "LANES",

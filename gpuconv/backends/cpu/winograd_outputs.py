@@ -1,0 +1,154 @@
+"""The last stage of Winograd kernels: products transformed back into outputs, mended where not finite, and written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from gpuconv.backends.cpu.elements import load, store
+from gpuconv.backends.cpu.winograd_parts import origin
+from gpuconv.backends.cpu.winograd_pixels import (
+    LANES,
+    VECTOR,
+    copy_pixels,
+    fill_pixels,
+    gather_pixel,
+    transpose_part_rows,
+    transpose_rows,
+    transpose_rows_apart,
+)
+from gpuconv.backends.cpu.winograd_tiles import output_tile
+from gpuconv.boundary import source_index
+
+__all__ = ["is_finite", "write_outputs"]
+
+_source_index = njit(source_index, error_model="numpy")
+
+
+@njit(error_model="numpy")
+def _sum_directly(p, image, group, output, y, x):  # type: ignore[no-untyped-def]
+    """Return one output by its definition."""
+    total = np.float32(0)
+    if p.bias != 0:
+        total = load(p.bias + (group * p.outputs + output) * 4, 0, 0)
+    z0, y0, x0 = image % p.out_z * p.stride_z - p.pad_z, y * p.stride_y - p.pad_y, x * p.stride_x - p.pad_x
+    for c in range(p.channels):
+        volume = p.x + image // p.out_z * p.xn + (group * p.channels + c) * p.xc
+        w = p.w + group * p.wg + output * p.wo + c * p.wc
+        for k in range(p.kernel_z):
+            plane = _source_index(p.mode, z0 + k * p.dilation_z, p.size_z)
+            for i in range(p.kernel_y):
+                row = _source_index(p.mode, y0 + i * p.dilation_y, p.size_y)
+                for j in range(p.kernel_x):
+                    column = _source_index(p.mode, x0 + j * p.dilation_x, p.size_x)
+                    if plane < 0 or row < 0 or column < 0:
+                        value = load(p.fill, 0, 0)
+                    else:
+                        at = (plane + p.low_z) * p.xz + (row + p.low_y) * p.xy + (column + p.low_x) * p.xx
+                        value = load(volume + at, 0, 0)
+                    total += value * load(w + k * p.wz + i * p.wy + j * p.wx, 0, 0)
+    return total
+
+
+@njit(error_model="numpy")
+def _repair(p, pixels, image, group, output, outputs, y0, rows, x0, columns):  # type: ignore[no-untyped-def]
+    """Compute the outputs that are not finite by their definition: a transform spreads a NaN over its tile."""
+    for i in range(rows):
+        for j in range(columns):
+            for k in range(outputs):
+                at = pixels + (i * columns + j) * VECTOR + 4 * k
+                value = load(at, 0, 0)
+                if value - value != 0:
+                    y = y0 + i * p.dilation_y
+                    store(at, _sum_directly(p, image, group, output + k, y, x0 + j), 0, 0)
+
+
+@njit(error_model="numpy")
+def is_finite(vector) -> Any:  # type: ignore[no-untyped-def]
+    """Whether all numbers of a vector are."""
+    for k in range(LANES):
+        value = load(vector + 4 * k, 0, 0)
+        if value - value != 0:
+            return False
+    return True
+
+
+@njit(error_model="numpy")
+def _write_pixels(p, y, source, count, outputs):  # type: ignore[no-untyped-def]
+    """Write `count` neighbouring pixels to a run of outputs."""
+    if p.yx == 4:
+        if outputs == LANES and count >= LANES:
+            whole = count // LANES
+            transpose_rows(y, p.yc, source, whole)
+            if whole * LANES < count:
+                last = count - LANES
+                transpose_rows(y + 4 * last, p.yc, source + last * VECTOR, 1)
+            return
+        for i in range(0, count, LANES):
+            transpose_part_rows(y + 4 * i, p.yc, outputs, min(LANES, count - i), source + i * VECTOR)
+    elif p.yx == 8:
+        for i in range(0, count, LANES):
+            transpose_rows_apart(y + 8 * i, p.yc, outputs, min(LANES, count - i), source + i * VECTOR)
+    elif p.yc == 4:
+        copy_pixels(y, p.yx, source, VECTOR, count, outputs)
+    else:
+        for i in range(count):
+            for k in range(outputs):
+                store(y + i * p.yx + k * p.yc, load(source + i * VECTOR + 4 * k, 0, 0), 0, 0)
+
+
+@njit(error_model="numpy")
+def write_outputs(p, b, group, block, scratch, my, mx, form) -> None:  # type: ignore[no-untyped-def]
+    """Transform the products of a block of tiles and a block of output channels, and write the outputs."""
+    n0, images, r0, rows, q0, columns = b
+    x0, edge = origin(q0, p.dilation_x, mx), scratch + p.edge_offset
+    bias, total = edge + my * mx * VECTOR, edge + (my * mx + 1) * VECTOR
+    end = p.out_x
+    if q0 + columns < p.tiles_x:
+        end = origin(q0 + columns, p.dilation_x, mx)
+    width, pixels = end - x0, scratch + p.pixels_offset
+    for half in range(2):
+        output = (2 * block + half) * LANES
+        outputs = min(LANES, p.outputs - output)
+        if outputs <= 0:
+            return
+        fill_pixels(bias, 1, np.float32(0))
+        if p.bias != 0:
+            gather_pixel(bias, p.bias + (group * p.outputs + output) * 4, 4, outputs)
+        for image in range(images):
+            corner = p.y + (n0 + image) // p.out_z * p.yn + (n0 + image) % p.out_z * p.yz + x0 * p.yx
+            corner += (group * p.outputs + output) * p.yc
+            for r in range(0, rows, p.written):
+                together = min(p.written, rows - r)
+                y0 = origin(r0 + r, p.dilation_y, my)
+                lines = min(together * my, (p.out_y - y0 + p.dilation_y - 1) // p.dilation_y)
+                fill_pixels(total, 1, np.float32(0))
+                for s in range(together):
+                    for q in range(columns):
+                        tile = (image * rows + r + s) * columns + q
+                        products = scratch + p.m_offset + (2 * tile + half) * VECTOR
+                        at = origin(q0 + q, p.dilation_x, mx) - x0
+                        to = pixels + (s * my * width + at) * VECTOR
+                        if at + p.dilation_x * (mx - 1) < width:
+                            output_tile(
+                                to, width * VECTOR, p.dilation_x * VECTOR, products, p.m_step, bias, total, form
+                            )
+                            continue
+                        output_tile(edge, mx * VECTOR, VECTOR, products, p.m_step, bias, total, form)
+                        inside = (width - at + p.dilation_x - 1) // p.dilation_x
+                        for i in range(my):
+                            copy_pixels(
+                                to + i * width * VECTOR, p.dilation_x * VECTOR, edge + i * mx * VECTOR, VECTOR,
+                                inside, LANES,
+                            )  # fmt: skip
+                if not is_finite(total):
+                    _repair(p, pixels, n0 + image, group, output, outputs, y0, lines, x0, width)
+                step = p.dilation_y * p.yy
+                if step == width * p.yx:
+                    _write_pixels(p, corner + y0 * p.yy, pixels, lines * width, outputs)
+                else:
+                    for i in range(lines):
+                        at = corner + y0 * p.yy + i * step
+                        _write_pixels(p, at, pixels + i * width * VECTOR, width, outputs)

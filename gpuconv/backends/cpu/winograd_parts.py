@@ -1,0 +1,29 @@
+"""Where the tiles of an axis and the parts of a kernel lie: what every stage of Winograd kernels asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from gpuconv.backends.cpu.elements import read
+
+__all__ = ["origin", "part_tap", "taps_of"]
+
+
+@njit(error_model="numpy")
+def origin(tile, dilation, m) -> Any:  # type: ignore[no-untyped-def]
+    """Return the first output of a tile: `dilation` tiles are interleaved over dilation * m outputs."""
+    return tile // dilation * (dilation * m) + tile % dilation
+
+
+@njit(error_model="numpy")
+def part_tap(p, part, axis) -> Any:  # type: ignore[no-untyped-def]
+    """Return the first tap of a part along axis 0 to 2: z, y or x."""
+    return read(p.first_taps + (3 * part + axis) * 8)
+
+
+@njit(error_model="numpy")
+def taps_of(first, kernel, stride, most) -> Any:  # type: ignore[no-untyped-def]
+    """Return the taps of a part along an axis: every `stride`-th from its first on."""
+    return min(most, (kernel - first + stride - 1) // stride)
