@@ -58,8 +58,8 @@ CHOICES = (
     ("implicit_gemm", (8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}, "float32"),
     ("implicit_gemm", (8, 64, 56, 56), (128, 64, 3, 3), {"padding": 1, "stride": 2}, "float64"),
     ("stencil", (1, 1, 2048, 2048), (1, 1, 3, 3), {"padding": 1}, "uint8"),
-    ("stencil", (1, 1, 2048, 2048), (1, 1, 31, 31), {"padding": 15}, "float32"),
-    ("stencil", (8, 96, 56, 56), (96, 1, 7, 7), {"padding": 3, "groups": 96}, "float32"),
+    ("raw_stencil", (1, 1, 2048, 2048), (1, 1, 31, 31), {"padding": 15}, "float32"),
+    ("raw_stencil", (8, 96, 56, 56), (96, 1, 7, 7), {"padding": 3, "groups": 96}, "float32"),
     ("direct", (8, 96, 56, 56), (96, 1, 3, 3), {"stride": 2, "groups": 96}, "float32"),
     ("direct", (8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}, "complex64"),
 )
