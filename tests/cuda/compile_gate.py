@@ -127,7 +127,7 @@ def rows(wanted):
                 if ptxas:
                     row["targets"][target] = resources(ptxas, source, target)
                 if ptxas and nvdisasm and target == LISTED and variant.name.startswith(LOOPS):
-                    products = sass.INTEGERS if re.search(r"\bu?int\d", variant.name) else sass.FLOATS
+                    products = sass.INTEGERS if "int" in variant.name and "float" not in variant.name else sass.FLOATS
                     row["mix"] = sass.mix(listing(nvdisasm, source.with_suffix(".cubin")), products)
             yield row
 

@@ -71,6 +71,27 @@ def test_cupy_arrays(dtype):
         assert_close(y.get(), expected(call, "cupy", bias=True), limit)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "complex64"])
+def test_filters_of_cupy_arrays(dtype):
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    rng = np.random.default_rng(0)
+    x, w = (100 * rng.random((700, 901))).astype(dtype), rng.random((5, 4))
+    for name, arguments in (
+        ("correlate", (w,)), ("gaussian_filter", (3,)), ("uniform_filter", (9,)), ("gaussian_gradient_magnitude", (1,)),
+    ):  # fmt: skip
+        function = getattr(gpuconv.ndimage, name)
+        with cupy.cuda.Stream(non_blocking=True) as stream:
+            y = function(cupy.asarray(x), *arguments, mode="mirror")
+            assert isinstance(y, cupy.ndarray)
+            stream.synchronize()
+        # A sum beside a whole number may lose its fraction to the other side of it.
+        limit = (0, 1) if dtype == "uint8" else (1e-5, 1e-2)
+        np.testing.assert_allclose(y.get().astype(complex), function(x, *arguments, mode="mirror"), *limit)
+    a, b = x[0], x[1, :300]
+    y = gpuconv.signal.convolve(cupy.asarray(a), cupy.asarray(b), "same")
+    np.testing.assert_allclose(y.get().astype(complex), gpuconv.signal.convolve(a, b, "same"), 1e-4, 10)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_torch_tensors(dtype, torch):
     if not torch.cuda.is_available():
