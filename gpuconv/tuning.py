@@ -176,6 +176,8 @@ CUDA_COSTS: dict[str, CudaCost] = {
     "implicit_gemm": CudaCost(30e-6, 0.55, 0.5),
     "winograd": CudaCost(50e-6, 0.55, 0.6),
     "stencil": CudaCost(30e-6, 0.4, 0.7),
+    # Two numbers of shared memory are read for eight products.
+    "separable": CudaCost(30e-6, 0.35, 0.7),
     # Its arithmetic is counted in cycles: TENSOR_FLOPS are operations of a cycle and multiprocessor.
     "implicit_gemm_mma": CudaCost(60e-6, 1.0, 0.5),
     "raw_depthwise": CudaCost(60e-6, 0.3, 0.6),

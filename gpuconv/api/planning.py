@@ -91,7 +91,7 @@ class Plan:
         What it runs.
     workspace_bytes : int or None
         Memory besides the arrays: packed weights, which the plan keeps, and scratch memory of all threads during a
-        call. None where the algorithm does not state it: those of the CPU all do.
+        call, which copies of arrays on their way to a GPU add to. None where an algorithm does not state it.
     """
 
     def __init__(

@@ -8,6 +8,8 @@ Differences from SciPy:
 - Floats that an integer output cannot hold wrap around; in SciPy the processor decides. An integer result whose exact
   value is whole may be one less in SciPy or here: rounding differs, and the fraction is cut. Gaussians are never less.
 
+Arrays in a GPU's memory (CuPy's, torch's, Numba's) are filtered there, and results are of their kind.
+
 Keyword-only additions, whose defaults are SciPy's behaviour: `step`, `bank`, `nan` and `mask`, `dtype`, `precision`,
 `backend`, `out`; and the mode "valid".
 

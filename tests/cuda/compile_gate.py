@@ -4,8 +4,8 @@ Each kernel is compiled once, to PTX for the oldest target, and that by ptxas, w
 kernels of other dtypes than float32, whose only difference is in the numbers, for two.
 Prints a line of JSON with the compilers' versions, and one for each kernel: its name, whether it computes in double
 precision, for each target what ptxas says, and for one target what nvdisasm finds in its inner loop. With an argument
-only kernels whose names contain it; with ``--table`` the table of docs/kernels_cuda_registers.md, which the test
-compares with. Ends with status 3 and the reason where NVIDIA's compiler libraries are missing.
+only kernels whose names contain it; with ``--table`` the lines of the table of docs/kernels_cuda_registers.md, with
+which the test compares. Ends with status 3 and the reason where NVIDIA's compiler libraries are missing.
 """
 
 import importlib
@@ -127,7 +127,7 @@ def rows(wanted):
                 if ptxas:
                     row["targets"][target] = resources(ptxas, source, target)
                 if ptxas and nvdisasm and target == LISTED and variant.name.startswith(LOOPS):
-                    products = sass.INTEGERS if re.search(r"\bu?int\d", variant.name) else sass.FLOATS
+                    products = sass.INTEGERS if "int" in variant.name and "float" not in variant.name else sass.FLOATS
                     row["mix"] = sass.mix(listing(nvdisasm, source.with_suffix(".cubin")), products)
             yield row
 

@@ -21,6 +21,8 @@ from gpuconv.backends.cuda import (
     ndarray,
     ndarray_kernels,
     scalars,
+    separable,
+    separable_kernels,
     stencil,
     stencil_kernels,
     winograd_kernels,
@@ -36,6 +38,12 @@ PRODUCTS = (("float32", False), ("float32", True), ("bfloat16", False), ("float6
 STENCILS = (("float32", 3, 3), ("float32", 7, 7), ("float32", 31, 31), ("float64", 5, 5), ("uint8", 3, 3))
 """Windows whose weights are in registers, at the most, and beyond, which is a tall one."""
 
+
+SEPARABLE = (
+    ("float32", "float32", "float32"), ("float64", "float64", "float64"), ("uint8", "float32", "uint8"),
+    ("uint16", "float32", "int16"),
+)  # fmt: skip
+"""Dtypes of separable filters: of images, sums and results."""
 
 ELEMENTWISE = (
     ("copy", ("float32",), "uint8"), ("copy", ("float64",), "int16"), ("copy", ("float16",), "bfloat16"),
@@ -136,6 +144,19 @@ def variants(types):
         yield Variant(f"elementwise {name} {' '.join(read)}", function, (*signature, numbers), 256)
     mask = types.uint8[::1]
     yield Variant("find false", ndarray_kernels.find_false().py_func, (mask, mask), 256)
+    x, y, sums = (flat(scalars.of(dtype).storage) for dtype in ("uint8", "int16", "float32"))
+    signature = (x, sums, y, y, types.float32, numbers, types.int64)
+    kernel = direct_kernels.convolution("float32", tuning.CUDA_DIRECT_TILES[4][2], True, others=("uint8", "int16"))
+    yield Variant("direct uint8 float32 int16", kernel.py_func, signature, 128)
+    strips = stencil.strips_of(3, 3, 4)
+    kernel = stencil_kernels.correlation("float32", 3, 3, strips, others=("uint8", "int16"))
+    yield Variant("stencil uint8 float32 int16", kernel.py_func, signature, strips.threads)
+    for source, sums, result in SEPARABLE:
+        space, number = separable.space_of(sums), getattr(types, sums)
+        kernel = separable_kernels.passes(source, sums, result, space, separable.THREADS).py_func
+        read, written = (flat(scalars.of(dtype).storage) for dtype in (source, result))
+        signature = (read, flat(to_numpy(sums)), written, number, number, numbers, types.int64)
+        yield Variant(f"separable {source} {sums} {result}", kernel, signature, separable.THREADS)
     array = flat(scalars.of("float32").storage)
     yield Variant("copy float32", memory_kernels.copy("float32").py_func, (array, array, numbers), 256)
 

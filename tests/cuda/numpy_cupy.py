@@ -56,9 +56,12 @@ class Stream(contextlib.nullcontext):
 class Cuda:
     """`cupy.cuda`."""
 
+    class runtime:
+        getDevice = staticmethod(lambda: 0)
+
     ExternalStream = Stream
     Device = staticmethod(lambda number: contextlib.nullcontext())
-    UnownedMemory = staticmethod(lambda pointer, size, owner: pointer)
+    UnownedMemory = staticmethod(lambda pointer, size, owner, device: pointer)
     MemoryPointer = Pointer
 
 

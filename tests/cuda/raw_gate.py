@@ -25,7 +25,7 @@ COUNTED = ("HMMA", "IMMA", "LDSM", "LDGSTS", "LDG", "LDS", "DFMA", "LDL", "STL")
 
 
 SOME = (
-    "implicit_gemm_Float16_vector_128x128",
+    "implicit_gemm_Float16_vector_128x128_gelu",
     "implicit_gemm_TF32_gather_128x64",
     "implicit_gemm_Int8_vector_128x128",
     "weight_gradient_BFloat16_vector_128x128",
@@ -33,7 +33,6 @@ SOME = (
     "weight_gradient_UInt8_planes_64x32",
     "depthwise_Float16_7",
     "depthwise_Float32_any",
-    "implicit_gemm_BFloat16_vector_128x128_gelu",
     "depthwise_Float16_7_gelu",
     "stencil_Float32_7x7_at1",
     "stencil_Float16_anyx31_at1",

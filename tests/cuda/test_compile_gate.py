@@ -86,8 +86,13 @@ def test_nothing_got_worse_than_recorded(gate):
             "compile_gate.py --table prints it anew"
         )
     table, targets = recorded(), ("sm_75", "sm_80", "sm_90", "sm_100")
-    assert list(table) == [row["kernel"] for row in gate[1:]], "compile_gate.py --table prints the table anew"
+    names = {row["kernel"] for row in gate[1:]}
+    assert not set(table) - names, "kernels that are no more"
+    # `compile_gate.py --table NAME` prints the lines of kernels whose names contain NAME.
+    assert not {row["kernel"] for row in gate[1:] if "mix" in row} - set(table), "kernels of products without a line"
     for row in gate[1:]:
+        if row["kernel"] not in table:
+            continue
         registers, spilled, loop, loads = table[row["kernel"]]
         for target, most in zip(targets, registers, strict=True):
             assert (target in row["targets"]) == (most != "-"), row

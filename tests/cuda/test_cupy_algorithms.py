@@ -270,6 +270,8 @@ FFT_REASONS = {
 def test_reasons():
     for reason, (x, w, arguments, dtype) in GEMM_REASONS.items():
         assert reason in gemm.supports(Call(ConvProblem.make(x, w, **arguments), "forward", dtype), DEVICE)
+    half = Call(ConvProblem.make((1, 2, 4), (2, 2, 1)), "forward", "bfloat16")
+    assert "bfloat16 on t4" in gemm.supports(half, cuda.named_device("t4"))
     for reason, (x, w, arguments, *rest) in FFT_REASONS.items():
         assert reason in fft.supports(Call(ConvProblem.make(x, w, **arguments), *rest), DEVICE)
 

@@ -71,6 +71,27 @@ def test_cupy_arrays(dtype):
         assert_close(y.get(), expected(call, "cupy", bias=True), limit)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "complex64"])
+def test_filters_of_cupy_arrays(dtype):
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    rng = np.random.default_rng(0)
+    x, w = (100 * rng.random((700, 901))).astype(dtype), rng.random((5, 4))
+    for name, arguments in (
+        ("correlate", (w,)), ("gaussian_filter", (3,)), ("uniform_filter", (9,)), ("gaussian_gradient_magnitude", (1,)),
+    ):  # fmt: skip
+        function = getattr(gpuconv.ndimage, name)
+        with cupy.cuda.Stream(non_blocking=True) as stream:
+            y = function(cupy.asarray(x), *arguments, mode="mirror")
+            assert isinstance(y, cupy.ndarray)
+            stream.synchronize()
+        # A sum beside a whole number may lose its fraction to the other side of it.
+        limit = (0, 1) if dtype == "uint8" else (1e-5, 1e-2)
+        np.testing.assert_allclose(y.get().astype(complex), function(x, *arguments, mode="mirror"), *limit)
+    a, b = x[0], x[1, :300]
+    y = gpuconv.signal.convolve(cupy.asarray(a), cupy.asarray(b), "same")
+    np.testing.assert_allclose(y.get().astype(complex), gpuconv.signal.convolve(a, b, "same"), 1e-4, 10)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_torch_tensors(dtype, torch):
     if not torch.cuda.is_available():
@@ -98,6 +119,34 @@ def test_offsets_past_32_bits():
     w = numba_cuda.to_device(np.ones((1, 1, 2), np.uint8))
     y = gpuconv.conv1d(x, w)
     np.testing.assert_array_equal(y[0, 0, -7:].copy_to_host(), np.arange(1, 15, 2))
+
+
+@pytest.mark.parametrize(("precision", "exact"), [("highest", True), ("high", True), ("tf32", False)])
+def test_products_by_cublas_are_tf32_only_where_that_is_asked_for(precision, exact, monkeypatch):
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    if cuda.device().compute_capability < (8, 0):
+        pytest.skip("this GPU has no TF32")
+    monkeypatch.setenv("CUPY_TF32", "1")
+    x = np.full((1, 64, 4096), 1 + 2.0**-13, np.float32)
+    w = np.eye(64, dtype=np.float32)[:, :, None]
+    y = gpuconv.conv1d(x, w, backend="cuda", algorithm="gemm", precision=precision)
+    assert (y == x).all() == exact
+
+
+@pytest.mark.parametrize("limit", [None, 24 << 20])
+@pytest.mark.parametrize("algorithm", ["direct", "gemm", "fft"])
+def test_large_arrays_go_in_parts(algorithm, limit, monkeypatch):
+    if limit:
+        monkeypatch.setenv("GPUCONV_MAX_DEVICE_MEMORY", str(limit))
+    size = {"direct": 3, "gemm": 1, "fft": 15}[algorithm]
+    shape = ((4, 4, 1500, 900), (4, 4, size, size)) if algorithm == "gemm" else ((4, 1, 2500, 1700), (1, 1, size, size))
+    call = Call(Case("large", *shape, {"padding": size // 2}).problem(), "forward", "float32")
+    if Engine("cuda", algorithm).reason(call) is not None:
+        pytest.skip(Engine("cuda", algorithm).reason(call))
+    x, w, _ = inputs(call, "large")
+    wanted = gpuconv.conv2d(x, w, padding=size // 2, backend="cpu")
+    actual = gpuconv.conv2d(x, w, padding=size // 2, backend="cuda", algorithm=algorithm)
+    assert_close(actual, wanted, tolerance("float32", 2 * reduction_length(call.problem, "forward")))
 
 
 def test_exhausted_memory_says_what_to_do_and_leaves_the_cpu_working():

@@ -245,6 +245,11 @@ DEVICE uint32_t float_to_bits(float value) { return emulation::bits(value); }
 DEVICE float float16_to_float(uint16_t value) { return emulation::from_float16(value); }
 DEVICE uint16_t float_to_float16(float value) { return emulation::to_float16(value); }
 DEVICE uint16_t float_to_bfloat16(float value) { return emulation::to_bfloat16(value); }
+DEVICE void load_words(uint32_t (&words)[4], const void* from)
+{
+    emulation::check_aligned(from);
+    std::memcpy(words, from, 16);
+}
 DEVICE float error_complement(float x) { return std::erfc(x); }
 DEVICE float hyperbolic_tangent(float x) { return std::tanh(x); }
 DEVICE float exponential(float x) { return std::exp(x); }

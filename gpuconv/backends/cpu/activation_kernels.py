@@ -38,24 +38,28 @@ _TERMS = {0: 7, 1: 13}
 """Powers of the exponential's series, whose argument is at most half of ln 2."""
 _ZERO_FROM = {0: 120.0, 1: 800.0}
 """Arguments from here on have the exponential 0."""
-_SERIES = {0: 12, 1: 26}
+_SERIES = {0: 12, 1: 24}
 """Terms of `_tail` that a float's precision asks for."""
 _CENTRE = 4.0
 _LN2 = Fraction(Decimal(2).ln(Context(prec=60)))
 
 
 @functools.cache
-def _tail() -> list[float]:
-    """Return (1 + u) * exp(u^2 / 2) * Phi(-u) as a Chebyshev series in (u - 4) / (u + 4), for every u from 0 on."""
+def _tail(terms: int) -> list[float]:
+    """Return (1 + u) * exp(u^2 / 2) * Phi(-u), for every u from 0 on, as a polynomial in (u - 4) / (u + 4).
+
+    Its Chebyshev series, as far as there are terms; its coefficients have no sizes to cancel.
+    """
     from scipy.special import erfcx
 
-    count = _SERIES[1]
+    count = max(_SERIES.values())
     angles = math.pi * (np.arange(count) + 0.5) / count
     place = np.cos(angles)
     u = _CENTRE * (1 + place) / (1 - place)
     values = (1 + u) * erfcx(u / math.sqrt(2)) / 2
     series = [float(2 / count * np.sum(values * np.cos(k * angles))) for k in range(count)]
-    return [series[0] / 2, *series[1:]]
+    polynomial = np.polynomial.chebyshev.cheb2poly([series[0] / 2, *series[1:terms]])
+    return [float(coefficient) for coefficient in polynomial]
 
 
 class _Floats:
@@ -133,12 +137,10 @@ class _Floats:
         u = self.at_most(self.magnitude(x), math.sqrt(2 * _ZERO_FROM[self.code]))
         small = self.exponential(builder.fmul(builder.fmul(u, u), self.number(0.5)))
         place = builder.fdiv(builder.fsub(u, self.number(_CENTRE)), builder.fadd(u, self.number(_CENTRE)))
-        twice = builder.fadd(place, place)
-        after = before = self.number(0.0)
-        series = _tail()[: _SERIES[self.code]]
-        for coefficient in series[:0:-1]:
-            after, before = before, self.plus_product(twice, before, builder.fsub(self.number(coefficient), after))
-        total = self.plus_product(place, before, builder.fsub(self.number(series[0]), after))
+        *lower, highest = _tail(_SERIES[self.code])
+        total = self.number(highest)
+        for coefficient in reversed(lower):
+            total = self.plus_product(total, place, self.number(coefficient))
         tail = builder.fdiv(builder.fmul(small, total), builder.fadd(self.number(1.0), u))
         below = builder.fcmp_ordered("<", x, self.number(0.0))
         return builder.select(below, builder.fmul(x, tail), builder.fsub(x, builder.fmul(u, tail)))

@@ -51,7 +51,7 @@ CALL = record(
     # rows of sums that are yet to be converted
     "sums_offset sums_step "
     # whether rows are read where x has them, by which functions, their length and number, and a vector's elements
-    "in_place edges_8 edges_4 size_x size_y lanes"
+    "in_place in_place_8 in_place_4 size_x size_y lanes"
 )
 """One call; what belongs to the caller's arrays comes first."""
 
@@ -234,24 +234,16 @@ def _block_packing(source: int, accumulator: int, x_size: int, size: int, versio
 
 @njit(error_model="numpy")
 def _in_place(p, rows, y, x, w, count, bias, first_x):  # type: ignore[no-untyped-def]
-    """Compute rows of outputs from where x lies; masks are for the ends of a row, since they cost registers."""
+    """Compute rows of outputs from where x lies."""
     begin = min((max(-first_x, 0) + p.lanes - 1) // p.lanes * p.lanes, count)
-    whole = min(p.size_x - p.reach_x - first_x - begin, count - begin) // p.lanes * p.lanes
-    edges, inner = (p.edges_8, p.block_8) if rows == 8 else (p.edges_4, p.block_4)
-    if whole < 2 * p.lanes:
-        begin, whole = count, 0
-    for part in range(3):
-        function = inner if part == 1 else edges
-        first = 0 if part == 0 else begin if part == 1 else begin + whole
-        number = begin if part == 0 else whole if part == 1 else count - begin - whole
-        if number > 0:
-            call(
-                function,
-                (
-                    y + first * p.y_size, p.yy, x + first * p.xx, p.xy, p.column_step, p.parts, p.part_count, w, number,
-                    bias, p.divisor, first_x + first, p.size_x,
-                ),
-            )  # fmt: skip
+    whole = max(min(p.size_x - p.reach_x - first_x - begin, count - begin), 0) // p.lanes * p.lanes
+    call(
+        p.in_place_8 if rows == 8 else p.in_place_4,
+        (
+            y, p.yy, x, p.xy, p.column_step, p.parts, p.part_count, w, count, bias, p.divisor, first_x, p.size_x,
+            begin, whole,
+        ),
+    )  # fmt: skip
 
 
 @functools.cache
@@ -291,9 +283,9 @@ def _correlation(version: int) -> Any:
                         left = number - j
                         if rows > left:
                             rows = 4 if left >= 4 and rows >= 4 else 1
-                            if left == 3 and number >= 4 and p.rows >= 4:
+                            if 2 <= left <= 3 and number >= 4 and p.rows >= 4:
                                 rows = 4
-                                j -= 1
+                                j -= 4 - left
                         first = gap + j * p.row_gap
                         needed = all_rows
                         if p.row_gap == 1:

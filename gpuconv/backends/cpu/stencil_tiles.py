@@ -52,6 +52,11 @@ def _widths(rows: int) -> tuple[int, ...]:
     return {8: (1,), 4: (3, 2, 1), 1: (8, 4, 1)}[rows]
 
 
+def _masked_widths(rows: int) -> tuple[int, ...]:
+    """Return the widths of tiles at the ends of a row: with few registers one vector, whose mask takes one too."""
+    return _widths(rows) if simd.registers() == 32 else (1,)
+
+
 def _unrolled_taps() -> tuple[int, ...]:
     """Return the kernel rows that tiles of 4 rows have code of their own for, where no weight is loaded twice.
 
@@ -71,10 +76,12 @@ def _block(rows: int, code: int, edges: int, version: int) -> Any:
     def compute(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
             return
-        first_x, size_x = (read(a + 88), read(a + 96)) if edges else (0, 0)
+        first_x, size_x, begin, whole = 0, 0, 0, 0
+        if edges:
+            first_x, size_x, begin, whole = read(a + 88), read(a + 96), read(a + 104), read(a + 112)
         _stencil(
             read(a), read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40), read(a + 48), read(a + 56),
-            read(a + 64), read(a + 72), read(a + 80), first_x, size_x, rows, code, edges,
+            read(a + 64), read(a + 72), read(a + 80), first_x, size_x, begin, whole, rows, code, edges,
         )  # fmt: skip
 
     return compute
@@ -96,6 +103,8 @@ def _stencil(
     divisor: Any,
     first_x: Any,
     size_x: Any,
+    begin: Any,
+    whole: Any,
     rows: Any,
     code: Any,
     edges: Any,
@@ -115,20 +124,24 @@ def _stencil(
         Address of what `finished` reads, or 0.
     first_x, size_x : int64
         Where `x` stands in its row, from -1 back before its beginning, and the row's length; used with `edges`.
+    begin, whole : int64
+        Outputs from `begin` on, `whole` of them, read nothing outside of the row; both whole vectors.
     rows, code : literal int
         Rows of y, and the type of all numbers.
     edges : literal int
-        1 where x is the caller's array, which has no border: elements outside of the row count as 0.
+        1 where x is the caller's array, which has no border: elements outside of the row count as 0. There is one part.
     """
     height, a, has_edges = rows.literal_value, code.literal_value, bool(edges.literal_value)
     n, size = lanes_of(a), BYTES[a]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor, first_x, size_x = args[:13]
+        y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor = args[:11]
+        first_x, size_x, begin, whole = args[11:15]
         dilation = builder.sdiv(column_step, constant(size))
         vector = ir.VectorType(element_type(a), n)
         start = broadcast(builder, load_vector(builder, bias, a, 1), n)
         total = builder.sdiv(builder.add(count, constant(n - 1)), constant(n))
+        masks: list[bool] = []  # not empty while code for the ends of a row is emitted
 
         def part_record(index: Any) -> tuple[Any, ...]:
             record = builder.add(parts, builder.mul(index, constant(PART_BYTES)))
@@ -141,14 +154,14 @@ def _stencil(
             first: Any, slots: _Slots, part: tuple[Any, ...], rows: Callable[[Callable[[Any, list[int]], None]], None]
         ) -> None:
             """Add the products of a part: `rows` says which input rows meet which rows of sums."""
-            begin, taps, columns, weights = part
+            corner, taps, columns, weights = part
             stride = builder.mul(taps, constant(size))
-            at, width = builder.add(begin, builder.mul(first, constant(n * size))), len(slots[0])
+            at, width = builder.add(corner, builder.mul(first, constant(n * size))), len(slots[0])
             with counted(builder, columns) as index:
                 source = builder.add(at, builder.mul(index, column_step))
                 place = builder.add(weights, builder.mul(index, stride))
                 inside: list[Any] = []
-                if has_edges:
+                if masks:
                     # Each load of a column may leave the row on either side.
                     start_x = builder.add(
                         builder.add(first_x, builder.mul(first, constant(n))), builder.mul(index, dilation)
@@ -163,7 +176,7 @@ def _stencil(
                     inputs = []
                     for v in range(width):
                         address = builder.add(row, constant(v * n * size))
-                        if has_edges:
+                        if masks:
                             inputs.append(simd.load_masked(builder, address, inside[v], a, n))
                         else:
                             inputs.append(load_vector(builder, address, a, n))
@@ -230,18 +243,18 @@ def _stencil(
                 for slot, value in zip(flat, finished(builder, map(builder.load, flat), divisor, a, n), strict=True):
                     builder.store(value, slot)
             left = builder.sub(count, builder.mul(builder.add(first, constant(width - 1)), constant(n)))
-            begin = builder.add(y, builder.mul(first, constant(n * size)))
-            places = [builder.add(begin, builder.mul(y_step, constant(r))) for r in range(height)]
+            corner = builder.add(y, builder.mul(first, constant(n * size)))
+            places = [builder.add(corner, builder.mul(y_step, constant(r))) for r in range(height)]
             values = [[builder.load(slot) for slot in row] for row in slots]
             for place, row in zip(places, values, strict=True):
                 for v, value in enumerate(row[:-1]):
                     store_vector(builder, value, builder.add(place, constant(v * n * size)), a)
                 store_part(builder, row[-1], builder.add(place, constant((width - 1) * n * size)), a, left)
 
-        def every_tile(products: Callable[[Any, _Slots], None]) -> None:
-            done, widths = constant(0), _widths(height)
+        def every_tile(products: Callable[[Any, _Slots], None], done: Any, end: Any, widths: tuple[int, ...]) -> None:
+            """Compute the vectors from `done` to `end` in tiles."""
             for width in widths:
-                rest = builder.sub(total, done)
+                rest = builder.sub(end, done)
                 number = builder.sdiv(rest, constant(width))
                 if width > 2 and 2 in widths:
                     # Of a last tile of one vector the loads and the weights cost as much as the products: 7 is 4 + 3.
@@ -252,25 +265,44 @@ def _stencil(
                     tile(builder.add(done, builder.mul(index, constant(width))), width, products)
                 done = builder.add(done, builder.mul(number, constant(width)))
 
+        def every_range(products: Callable[[Any, _Slots], None]) -> None:
+            """Compute all vectors; masks, which cost registers, are for those at the ends of a row."""
+            widths = _widths(height)
+            if not has_edges:
+                every_tile(products, constant(0), total, widths)
+                return
+            first = builder.sdiv(begin, constant(n))
+            last = builder.add(first, builder.sdiv(whole, constant(n)))
+            masks.append(True)
+            every_tile(products, constant(0), first, _masked_widths(height))
+            masks.pop()
+            every_tile(products, first, last, widths)
+            masks.append(True)
+            every_tile(products, last, total, _masked_widths(height))
+            masks.pop()
+
         def every_part(first: Any, slots: _Slots) -> None:
             with counted(builder, part_count) as index:
                 part = part_record(index)
                 by_taps(part[1], lambda body: body(first, slots, part))
 
+        def one_part() -> None:
+            part = part_record(constant(0))
+            # What a part settles is settled once for all tiles.
+            by_taps(part[1], lambda body: every_range(lambda first, slots: body(first, slots, part)))
+
         if has_edges:
-            every_tile(every_part)
+            one_part()
             return context.get_dummy_value()
         with builder.if_else(builder.icmp_signed("==", part_count, constant(1))) as (one, several):
             with one:
-                # What a part settles is settled once for all tiles.
-                part = part_record(constant(0))
-                by_taps(part[1], lambda body: every_tile(lambda first, slots: body(first, slots, part)))
+                one_part()
             with several:
-                every_tile(every_part)
+                every_range(every_part)
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(*[i64] * 13, rows, code, edges), codegen
+    return types.void(*[i64] * 15, rows, code, edges), codegen
 
 
 def _inside(builder: Any, place: Any, size: Any, n: int) -> Any:

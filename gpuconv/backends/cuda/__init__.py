@@ -20,7 +20,7 @@ from gpuconv.errors import UnsupportedError
 __all__ = ["ALGORITHMS", "INSTALL", "Device", "device", "named_device", "unavailable", "wait"]
 
 ALGORITHMS = (
-    "direct", "implicit_gemm", "winograd", "stencil", "implicit_gemm_mma", "raw_depthwise", "raw_stencil",
+    "direct", "implicit_gemm", "winograd", "stencil", "separable", "implicit_gemm_mma", "raw_depthwise", "raw_stencil",
     "gemm", "fft",
 )  # fmt: skip
 

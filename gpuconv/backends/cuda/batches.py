@@ -31,11 +31,13 @@ _ALWAYS_FITS = 64 << 20
 """Bytes of arrays up to which a call is not cut, and nobody asks how much memory is free: asking takes longer than a
 small call."""
 _PART = 32 << 20
-"""Bytes of a part, where all of a call would fit. Not measured."""
+"""Bytes of a part; memory of the host is page-locked for two of them. Not measured."""
+_LARGE = 8
+"""Times a part's bytes that one image of several may have before it is cut."""
 _SHARE = 0.85
 """Of the free memory, what a call takes at most."""
 _HALO = 8
-"""Times the rows that a part shares with its neighbours, which it has at least where all of a call would fit."""
+"""Times the rows that a part shares with its neighbours, which it has at least where memory allows."""
 
 Run = Callable[..., None]
 
@@ -81,22 +83,24 @@ def cut(call: Call, temporary: Callable[[Call], int] = lambda _: 0) -> Cut:
     if not call.bytes or (call.bytes <= _ALWAYS_FITS and _VARIABLE not in os.environ):
         return uncut
     room = limit()
-    # Two parts are on the GPU at a time.
-    fits, each = _needed(call, uncut, temporary) <= room, room // 2
-    if fits and call.bytes <= _ALWAYS_FITS:
+    if call.bytes <= _ALWAYS_FITS and _needed(call, uncut, temporary) <= room:
         return uncut
-    most = min(each, _PART) if fits else each
-    images = _most(p.batch, lambda n: _needed(call, Cut(n, rows), temporary) <= most) if p.batched else 0
+    # Two parts are on the GPU at a time.
+    each = room // 2
+    part = min(each, _PART)
+    images = _most(p.batch, lambda n: _needed(call, Cut(n, rows), temporary) <= part)
     if images:
         return Cut(images, rows)
-    if any(b > 1 for b in p.input_dilation[:1]):
+    if p.input_dilation[0] > 1 or (p.batch > 1 and _needed(call, Cut(1, rows), temporary) <= min(each, _LARGE * part)):
         return Cut(1, rows)
     step = _step(call)
-    found = step * _most(-(-rows // step), lambda n: _needed(call, Cut(1, n * step), temporary) <= most)
-    if fits:
-        # Parts that are hardly larger than what they share would compute, or copy, most of it twice.
-        found = max(found, _HALO * p.extent[0] // step * step)
-    return Cut(1, min(max(found, step), rows))
+    wanted, most = (
+        step * _most(-(-rows // step), lambda n: _needed(call, Cut(1, n * step), temporary) <= size)  # noqa: B023
+        for size in (part, each)
+    )
+    # Parts that are hardly larger than what they share would compute, or copy, most of it twice.
+    wanted = max(wanted, _HALO * p.extent[0] // step * step)
+    return Cut(1, min(max(min(wanted, most), step), rows))
 
 
 def _most(count: int, fits: Callable[[int], bool]) -> int:
@@ -108,19 +112,19 @@ def _most(count: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _reads_y(call: Call) -> bool:
+def _is_along_x(call: Call) -> bool:
     """Return whether a call is cut along x, and not along y."""
     return call.operation not in {"weight_gradient", "forward"} and call.problem.padding_mode == "zeros"
 
 
 def _rows(call: Call) -> int:
     """Return the rows that are cut."""
-    return call.problem.spatial[0] if _reads_y(call) else call.problem.output[0]
+    return call.problem.spatial[0] if _is_along_x(call) else call.problem.output[0]
 
 
 def _step(call: Call) -> int:
     """Return what the rows of a part are a multiple of: so many that its phases are those of the whole."""
-    return call.problem.stride[0] if _reads_y(call) else 1
+    return call.problem.stride[0] if _is_along_x(call) else 1
 
 
 def _needed(call: Call, how: Cut, temporary: Callable[[Call], int]) -> int:
@@ -142,7 +146,7 @@ def _part_of(call: Call, images: int, begin: int, end: int) -> Call:
     p = dataclasses.replace(call.problem, batch=images)
     if (begin, end) == (0, _rows(call)):
         return dataclasses.replace(call, problem=p)
-    if _reads_y(call):
+    if _is_along_x(call):
         found = slabs.adjoint(p, begin, end)
         return dataclasses.replace(call, problem=p if found is None else found[0])
     part = slabs.spread(p, begin, end) if call.operation == "input_gradient" else slabs.forward(p, begin, end)[0]
@@ -185,22 +189,22 @@ def _in_parts(run: Run, how: Cut, call: Call, x: Any, w: Any, y: Any, bias: Any,
     written = w if call.operation == "weight_gradient" else x
     precise = _precise(call)
     exact = to_numpy(precise.dtype)
+    total = written
     if precise.dtype != call.dtype:
-        w, packed = w.astype(exact) if written is not w else w, None
-    total = written if precise.dtype == call.dtype else np.empty(written.shape, exact)
+        total, packed = np.empty(written.shape, exact), None
+        x, w, y = (array if array is written else array.astype(exact) for array in (x, w, y))
     total[...] = 0
     with memory.Pipeline() as pipeline:
         for part, images, begin, end in _parts(precise, how):
             with pipeline.turn():
-                args = run, part, call, x[images], w, y[images].astype(exact, copy=False), packed, begin, end
                 into = total if written is w else total[images]
-                _run_summed(pipeline, into, *args)
+                _run_summed(pipeline, into, run, part, call, x[images], w, y[images], packed, begin, end)
     if total is not written:
         written[...] = total.astype(written.dtype)
 
 
 def _is_simple(call: Call) -> bool:
-    return call.operation == "forward" or _reads_y(call)
+    return call.operation == "forward" or _is_along_x(call)
 
 
 def _precise(call: Call) -> Call:
@@ -263,7 +267,7 @@ def _run_summed(
     if call.operation == "weight_gradient":
         partial = np.empty(total.shape, total.dtype)
         inputs = slabs.take(p, x, slabs.forward(p, begin, end)[1]) if there is not y else x
-        run(part, inputs.astype(to_numpy(part.dtype), copy=False), partial, there, None)
+        run(part, inputs, partial, there, None)
         pipeline.then(lambda: np.add(total, partial, out=total))
         return
     partial = np.empty(part.problem.x_shape, total.dtype)

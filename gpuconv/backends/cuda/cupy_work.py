@@ -118,7 +118,7 @@ class Work:
 
     def _view(self, array: DeviceArray) -> Any:
         low, end = array.bounds()
-        memory = self.xp.cuda.UnownedMemory(low, end - low, array.owner)
+        memory = self.xp.cuda.UnownedMemory(low, end - low, array.owner, self.xp.cuda.runtime.getDevice())
         pointer = self.xp.cuda.MemoryPointer(memory, array.pointer - low)
         return self.xp.ndarray(array.shape, bits_of(array.dtype), pointer, array.strides)
 

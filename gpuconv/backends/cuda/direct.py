@@ -18,7 +18,15 @@ import numpy as np
 
 from gpuconv import tuning
 from gpuconv.backends.cuda import batches, direct_gradient
-from gpuconv.backends.cuda.geometry import AxisStrides, axis_strides, bytes_of_a_sum, bytes_of_gathered, computed
+from gpuconv.backends.cuda.geometry import (
+    AxisStrides,
+    axis_strides,
+    bytes_of_a_sum,
+    bytes_of_gathered,
+    computed,
+    refused,
+    summed,
+)
 from gpuconv.dtypes import result_dtype, to_numpy
 from gpuconv.problem import AxisPhase, ConvProblem
 
@@ -30,11 +38,12 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.tuning import CudaTile
 
-__all__ = ["FUSES", "cost", "pack", "run", "supports", "tiles_of", "workspace"]
+__all__ = ["FUSES", "TAKES", "cost", "pack", "run", "supports", "tiles_of", "workspace"]
 
 FUSES = ("relu",)
 """What is longer keeps the compiler from unrolling the loop over a thread's results, whose sums then lie in memory."""
 
+TAKES = ("other dtypes",)
 _STAGED_COST = {True: 8, False: 24}
 """Cost of staging one input against one multiplication, with and without a halo. Estimates: not measured."""
 
@@ -47,7 +56,7 @@ def supports(call: Call, device: Device) -> str | None:
     p = call.problem
     if call.operation == "transposed" and p.padding_mode != "zeros":
         return f"padding_mode={p.padding_mode!r}: a transposed convolution has the 'zeros' border only"
-    return None
+    return refused(call)
 
 
 def cost(call: Call, device: Device) -> float:
@@ -56,8 +65,8 @@ def cost(call: Call, device: Device) -> float:
     if call.operation == "weight_gradient":
         work = direct_gradient.work(call.problem, parts, tuning.CUDA_GRADIENT_TILES[itemsize])
     else:
-        work = _work(computed(call), parts, tiles_of(call.dtype, itemsize))
-    return tuning.cuda_cost("direct", call.dtype, 2 * work, call.bytes, device.flops, device.bandwidth)
+        work = _work(computed(call), parts, tiles_of(summed(call), itemsize))
+    return tuning.cuda_cost("direct", summed(call), 2 * work, call.bytes, device.flops, device.bandwidth)
 
 
 def _work(p: ConvProblem, parts: int, tiles: tuple[CudaTile, ...]) -> float:
@@ -106,7 +115,7 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: An
     with memory.Job(read, w, written, bias) as job:
         weights = _packed(call, w, job) if packed is None else packed
         if call.operation == "forward" or call.problem.padding_mode == "zeros":
-            target = job.write(written, call.dtype)
+            target = job.write(written, call.result or call.dtype, exact=bool(call.result))
             _convolve(call, job, read, weights, bias, target, wide=False)
         else:
             from gpuconv.backends.cuda import direct_border
@@ -120,16 +129,17 @@ def _convolve(call: Call, job: Job, read: Array, weights: Any, bias: Array | Non
     """Launch the kernel for every phase of the forward convolution that the call is."""
     from gpuconv.backends.cuda import device, direct_kernels, launch, scalars
 
-    kinds, problem = scalars.of(call.dtype), computed(call)
+    kinds, problem = scalars.of(summed(call)), computed(call)
     source = job.read(read, call.dtype)
-    tiles = tuning.CUDA_SIMULATOR_TILES if device().simulated else tiles_of(call.dtype, kinds.sums.itemsize)
+    tiles = tuning.CUDA_SIMULATOR_TILES if device().simulated else tiles_of(summed(call), kinds.sums.itemsize)
     key = problem, tiles, kinds.parts, source.strides, target.strides, bias is not None
-    offset = target.data if bias is None else job.read(bias, result_dtype(to_numpy(call.dtype)).name, flat=True).data
+    offset = target.data if bias is None else job.read(bias, result_dtype(to_numpy(summed(call))).name, flat=True).data
     meta = job.resident(_numbers, *key)
     activation = call.activation if call.activation in FUSES else ""
     fill, images = kinds.sums.type(problem.padding_value), problem.batch * problem.groups
+    others = (call.dtype, call.result) if call.sums else None
     for part in _launches(*key)[0]:
-        kernel = direct_kernels.convolution(kinds.kind, part.tile, part.halo, kinds.parts, wide, activation)
+        kernel = direct_kernels.convolution(kinds.kind, part.tile, part.halo, kinds.parts, wide, activation, others)
         for first in range(0, images, launch.GRID_Y):
             grid = part.blocks, min(launch.GRID_Y, images - first)
             numbers = meta[part.begin : part.end]
@@ -145,7 +155,7 @@ def tiles_of(dtype: str, itemsize: int) -> tuple[CudaTile, ...]:
 
 def _packed(call: Call, w: Array, job: Job) -> Any:
     """Return the packed weights, as numbers to compute with."""
-    return job.gather(w, call.dtype, _order, call)
+    return job.gather(w, summed(call), _order, call)
 
 
 def _order(call: Call) -> NDArray[Any]:

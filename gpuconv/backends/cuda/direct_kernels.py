@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numba import cuda
 
-from gpuconv.backends.cuda import activation_kernels, launch, scalars
+from gpuconv.backends.cuda import activation_kernels, launch, ndarray_kernels, scalars
 from gpuconv.boundary import source_index
 
 if TYPE_CHECKING:
@@ -50,10 +50,14 @@ _source = launch.compile_device_function(source_index)
 
 
 @launch.specialise
-def convolution(kind: str, tile: CudaTile, halo: bool, parts: int = 1, wide: bool = False, activation: str = "") -> Any:
+def convolution(
+    kind: str, tile: CudaTile, halo: bool, parts: int = 1, wide: bool = False, activation: str = "",
+    others: tuple[str, str] | None = None,
+) -> Any:  # fmt: skip
     """Return the kernel ``(x, w, bias, y, fill, meta, first)`` of one kind of number, tile and way of staging.
 
-    `kind` and `parts` are those of `scalars.Scalars`. With `wide`, y keeps the sums as they are.
+    `kind` and `parts` are those of `scalars.Scalars`. With `wide`, y keeps the sums as they are. `others`
+    are the dtypes of x and y where they are not those of `kind`.
 
     A block computes `tile.positions` output positions of `tile.outputs` channels of one image and group: the grid's
     first axis counts tiles, its second images times groups from `first` on. The inputs that it reads go through shared
@@ -65,6 +69,9 @@ def convolution(kind: str, tile: CudaTile, halo: bool, parts: int = 1, wide: boo
     zero = seen.sums.type(0)
     load, load_bias = scalars.loader(kind), scalars.loader(seen.result)
     store = activation_kernels.storer(activation, seen.sums.name if wide else seen.result)
+    if others is not None:
+        load = ndarray_kernels.loader(others[0], seen.sums.name)
+        store = ndarray_kernels.storer(scalars.of(others[1]).kind, seen.sums.name)
     pairs = parts == 2
     positions, outputs = u32(tile.positions), u32(tile.outputs)
     per_thread, out_per_thread = tile.positions_per_thread, tile.outputs_per_thread

@@ -35,6 +35,8 @@ def supports(call: Call, device: Device) -> str | None:
     p = call.problem
     if call.dtype not in _DTYPES:
         return f"cuBLAS has no product of {call.dtype} that it could use"
+    if call.dtype == "bfloat16" and device.compute_capability < (8, 0):
+        return f"bfloat16 on {device.name}: cuBLAS takes it from compute capability 8.0 on"
     if any(b > 1 for b in p.input_dilation):
         return f"input_dilation={p.input_dilation}: it takes 1"
     if any(before > 0 or after > 0 for before, after in p.padding):

@@ -9,12 +9,26 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
-__all__ = ["AxisStrides", "axis_strides", "bytes_of_a_sum", "bytes_of_gathered", "computed"]
+__all__ = ["AxisStrides", "axis_strides", "bytes_of_a_sum", "bytes_of_gathered", "computed", "refused", "summed"]
 
 
 def bytes_of_a_sum(call: Call) -> int:
     """Return how many bytes a sum of real numbers has: integers of up to 32 bits are summed in 32."""
-    return 8 if call.dtype in ("float64", "complex128", "int64", "uint64") else 4
+    return 8 if summed(call) in ("float64", "complex128", "int64", "uint64") else 4
+
+
+def summed(call: Call) -> str:
+    """Return the dtype whose arithmetic a call has: that of its weights."""
+    return call.sums or call.dtype
+
+
+def refused(call: Call) -> str | None:
+    """Return why a kernel cannot serve a call whose image, sums and result differ in dtype, or None."""
+    if call.sums and (call.operation != "forward" or call.sums not in ("float32", "float64") or call.is_complex):
+        return f"it does not sum {call.dtype} in {call.sums}"
+    if call.result == "uint64":
+        return f"it does not turn {call.dtype} into uint64"
+    return None
 
 
 def bytes_of_gathered(call: Call, of_an_index: int = 0) -> int:

@@ -100,12 +100,14 @@ class Job:
         self._copy(array.shape, there, copy, kinds.storage, kinds.parts)
         return copy
 
-    def write(self, array: Array, dtype: str, *, flat: bool = False) -> View:
+    def write(self, array: Array, dtype: str, *, flat: bool = False, exact: bool = False) -> View:
         """Return where to write an array of the results of `dtype`; with `flat`, in C order.
 
+        With `exact`, `dtype` is that of the results themselves.
         It reaches the array itself at the end of the job, at the latest.
         """
         kinds = scalars.of(dtype)
+        kinds = kinds._replace(result_storage=kinds.storage) if exact else kinds
         plain = _contiguous(array.shape, kinds.parts)
         if isinstance(array, np.ndarray):
             made = View(self.empty(array.size * kinds.parts, kinds.result_storage), plain)

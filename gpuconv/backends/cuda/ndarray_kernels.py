@@ -16,7 +16,7 @@ from numba import cuda
 
 from gpuconv.backends.cuda import launch, scalars
 
-__all__ = ["FUNCTIONS", "OPERANDS", "elementwise", "find_false"]
+__all__ = ["FUNCTIONS", "OPERANDS", "elementwise", "find_false", "loader", "storer"]
 
 u8, u64, i64, f32 = np.uint8, np.uint64, np.int64, np.float32
 
@@ -125,34 +125,18 @@ if launch.SIMULATED:
 
         return quiet
 
-    def _whole(value):  # type: ignore[no-untyped-def]
-        with np.errstate(all="ignore"):
-            return np.asarray(value).astype(np.int64)[()]
-
-    def _whole_unsigned(value):  # type: ignore[no-untyped-def]
-        with np.errstate(all="ignore"):
-            magnitude = np.asarray(abs(value)).astype(np.uint64)[()]
-            return u64(0) - magnitude if value < 0 else magnitude
+    _to_i64 = _quiet(lambda value: np.asarray(value).astype(np.int64)[()])
+    _to_u64 = _quiet(lambda value: np.asarray(value).astype(np.uint64)[()])
 
 else:
+    _to_i64, _to_u64 = i64, u64
 
     def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
-    def _whole(value):  # type: ignore[no-untyped-def]
-        return i64(value)
-
-    def _whole_unsigned(value):  # type: ignore[no-untyped-def]
-        magnitude = u64(abs(value))
-        return u64(u64(0) - magnitude) if value < 0 else magnitude
-
-
-_to_i64 = launch.compile_device_function(_whole)
-_to_u64 = launch.compile_device_function(_whole_unsigned)
-
 
 @functools.cache
-def _loader(dtype: str, computed: str) -> Any:
+def loader(dtype: str, computed: str) -> Any:
     """Return the device function that makes a number of dtype `computed` of a stored one."""
     to = np.dtype(computed).type
     if dtype in ("float16", "bfloat16"):
@@ -160,6 +144,13 @@ def _loader(dtype: str, computed: str) -> Any:
 
         def load(stored):  # type: ignore[no-untyped-def]
             return to(widen(stored))
+
+    elif dtype.startswith("uint"):
+        # Memory of wider unsigned integers may be seen as one of signed ones.
+        own = np.dtype(dtype).type
+
+        def load(stored):  # type: ignore[no-untyped-def]
+            return to(own(stored))
 
     else:
 
@@ -170,7 +161,7 @@ def _loader(dtype: str, computed: str) -> Any:
 
 
 @functools.cache
-def _storer(dtype: str, computed: str) -> Any:
+def storer(dtype: str, computed: str) -> Any:
     """Return the device function that makes a number to store of one of dtype `computed`, as C converts it.
 
     Floats lose their fraction on their way into integers, and integers wrap around.
@@ -193,7 +184,7 @@ def _storer(dtype: str, computed: str) -> Any:
         to = np.dtype(dtype).type
 
         def store(value):  # type: ignore[no-untyped-def]
-            return to(_to_u64(value))
+            return to(_to_i64(value)) if value < 0 else to(_to_u64(value))
 
     else:
         to = np.dtype(dtype).type
@@ -224,9 +215,9 @@ def elementwise(name: str, sources: tuple[str, ...], computed: tuple[str, ...], 
     if isinstance(function, type(_identity)):
         function = launch.compile_device_function(function)
     function = _quiet(function)
-    loads = [_loader(*pair) for pair in zip(sources, computed, strict=True)]
+    loads = [loader(*pair) for pair in zip(sources, computed, strict=True)]
     load_a, load_b, load_c = (*loads, *loads[-1:] * (OPERANDS - len(loads)))
-    store = _storer(target, made)
+    store = storer(target, made)
     if len(sources) == 1:
 
         def apply(a, b, c, at_a, at_b, at_c):  # type: ignore[no-untyped-def]

@@ -14,7 +14,14 @@ import numpy as np
 from gpuconv import tuning
 from gpuconv.activation import NAMES
 from gpuconv.backends.cuda import batches
-from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, bytes_of_gathered, computed
+from gpuconv.backends.cuda.geometry import (
+    axis_strides,
+    bytes_of_a_sum,
+    bytes_of_gathered,
+    computed,
+    refused,
+    summed,
+)
 from gpuconv.dtypes import result_dtype, to_numpy
 
 if TYPE_CHECKING:
@@ -25,10 +32,11 @@ if TYPE_CHECKING:
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
-__all__ = ["FUSES", "Strips", "cost", "pack", "run", "strips_of", "supports", "workspace"]
+__all__ = ["FUSES", "TAKES", "Strips", "cost", "pack", "run", "strips_of", "supports", "workspace"]
 
 
 FUSES = NAMES
+TAKES = ("other dtypes",)
 
 
 class Strips(NamedTuple):
@@ -103,7 +111,7 @@ def supports(call: Call, device: Device) -> str | None:
         return "layout='channels_last' with several channels: it takes planes"
     if q.kernel[0] > tuning.CUDA_STENCIL_LIMITS[0] or q.kernel[1] > tuning.CUDA_STENCIL_LIMITS[1]:
         return f"a window of {q.kernel}: it takes up to {tuning.CUDA_STENCIL_LIMITS}"
-    return None
+    return refused(call)
 
 
 def cost(call: Call, device: Device) -> float:
@@ -113,7 +121,7 @@ def cost(call: Call, device: Device) -> float:
     tiles = -(-p.output[0] // strips.tile_rows) * -(-p.output[1] // strips.tile_columns) * p.batch * p.out_channels
     slid = (strips.rows + p.kernel[0] - 1) * p.kernel[1] * (strips.rows if strips.tall else p.kernel[0])
     flops = 2 * tiles * strips.threads * strips.columns * slid
-    return tuning.cuda_cost("stencil", call.dtype, flops, call.bytes, device.flops, device.bandwidth)
+    return tuning.cuda_cost("stencil", summed(call), flops, call.bytes, device.flops, device.bandwidth)
 
 
 def workspace(call: Call) -> int:
@@ -132,7 +140,7 @@ def pack(call: Call, w: Array) -> Any:
 
 
 def _packed(call: Call, w: Array, job: Job) -> Any:
-    return job.gather(w, call.dtype, _order, call)
+    return job.gather(w, summed(call), _order, call)
 
 
 def _order(call: Call) -> NDArray[Any]:
@@ -150,15 +158,17 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: An
     read, written = (x, y) if call.operation == "forward" else (y, x)
     if written.size == 0:
         return
-    p, kinds = computed(call), scalars.of(call.dtype)
+    p, kinds = computed(call), scalars.of(summed(call))
     strips = strips_of(*_window(p), kinds.sums.itemsize, simulated=device().simulated)
-    kernel = stencil_kernels.correlation(kinds.kind, *_window(p), strips, call.activation)
+    others = (call.dtype, call.result) if call.sums else None
+    kernel = stencil_kernels.correlation(kinds.kind, *_window(p), strips, call.activation, others)
     with memory.Job(read, w, written, bias) as job:
         weights = _packed(call, w, job) if packed is None else packed
-        source, target = job.read(read, call.dtype), job.write(written, call.dtype)
+        source = job.read(read, call.dtype)
+        target = job.write(written, call.result or call.dtype, exact=bool(call.result))
         offset = target.data
         if bias is not None:
-            offset = job.read(bias, result_dtype(to_numpy(call.dtype)).name, flat=True).data
+            offset = job.read(bias, result_dtype(to_numpy(summed(call))).name, flat=True).data
         meta = job.resident(_numbers, p, strips.tile_columns, source.strides, target.strides, bias is not None)
         blocks = -(-p.output[0] // strips.tile_rows) * -(-p.output[1] // strips.tile_columns)
         fill, planes = kinds.sums.type(p.padding_value), p.batch * p.out_channels

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numba import cuda
 
-from gpuconv.backends.cuda import activation_kernels, launch, scalars
+from gpuconv.backends.cuda import activation_kernels, launch, ndarray_kernels, scalars
 from gpuconv.boundary import source_index
 
 if TYPE_CHECKING:
@@ -38,8 +38,12 @@ _source = launch.compile_device_function(source_index)
 
 
 @launch.specialise
-def correlation(kind: str, height: int, width: int, strips: Strips, activation: str = "") -> Any:
+def correlation(
+    kind: str, height: int, width: int, strips: Strips, activation: str = "", others: tuple[str, str] | None = None
+) -> Any:
     """Return the kernel ``(x, w, bias, y, fill, meta, first)`` of windows of `height` by `width`.
+
+    `kind` is that of `scalars.Scalars`; `others` are the dtypes of x and y where they are not those of `kind`.
 
     A block computes a tile of one plane, an output channel of an image: the grid's first axis counts tiles, its second
     planes from `first` on. The input of a tile with its halo is staged once. A thread slides down `strips.rows` rows
@@ -52,6 +56,9 @@ def correlation(kind: str, height: int, width: int, strips: Strips, activation: 
     zero = seen.sums.type(0)
     load, load_bias = scalars.loader(kind), scalars.loader(seen.result)
     store = activation_kernels.storer(activation, seen.result)
+    if others is not None:
+        load = ndarray_kernels.loader(others[0], seen.sums.name)
+        store = ndarray_kernels.storer(scalars.of(others[1]).kind, seen.sums.name)
     lanes, columns, own_rows = strips.lanes, strips.columns, strips.rows
     threads = u32(strips.threads)
     tile_rows, tile_columns = strips.tile_rows, strips.tile_columns

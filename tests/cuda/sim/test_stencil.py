@@ -1,8 +1,10 @@
 """The stencil kernel against the oracle: partial tiles, every border, windows in registers and in shared memory."""
 
+import numpy as np
 import pytest
-from support import DTYPES, Engine, assert_close, compute, expected, reduction_length, tolerance
+from support import DTYPES, Engine, assert_close, compute, expected, reduction_length, rng, tolerance
 
+from gpuconv import reference
 from gpuconv.backends.cuda import device, launch, stencil
 from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
@@ -51,6 +53,33 @@ def test_adjoints(operation, w_shape):
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if not dtype.startswith("complex")])
 def test_every_dtype(dtype):
     check(ConvProblem.make((1, 2, 4, 5), (2, 1, 3, 3), groups=2, padding=1), "forward", dtype, bias=True, strided=True)
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "stencil"])
+@pytest.mark.parametrize(("dtype", "sums", "result"), [
+    ("uint8", "float32", "uint8"), ("uint16", "float64", "int32"), ("float16", "float32", "float16"),
+    ("float64", "float32", "uint16"),
+])  # fmt: skip
+def test_images_under_weights_of_floats(algorithm, dtype, sums, result):
+    problem = ConvProblem.make((1, 1, 4, 5), (1, 1, 3, 2), padding=1)
+    call = Call(problem, "forward", dtype, sums=sums, result=result)
+    engine = Engine("cuda", algorithm)
+    assert engine.reason(call) is None
+    x = rng(dtype).integers(0, 250 if dtype == "uint8" else 9000, problem.x_shape).astype(dtype)
+    w = np.array([[0.5, 1], [0.25, 0], [2, 0.5]], sums).reshape(problem.w_shape)
+    y = np.zeros(problem.y_shape, result)
+    engine.module.run(call, x, w, y, None)
+    exact = reference.forward(problem, x.astype(np.float64), w.astype(np.float64))
+    np.testing.assert_allclose(
+        y, exact.astype(np.int64).astype(result) if result != "float16" else exact, rtol=2.0**-10
+    )
+
+
+def test_dtypes_that_are_not_served():
+    problem = ConvProblem.make((1, 1, 4, 4), (1, 1, 3, 3))
+    into_uint64 = Call(problem, "forward", "uint64", sums="float64", result="uint64")
+    assert "into uint64" in STENCIL.reason(into_uint64)
+    assert "does not sum" in STENCIL.reason(Call(problem, "forward", "uint8", sums="int32", result="int32"))
 
 
 def test_grid_in_slices(monkeypatch):

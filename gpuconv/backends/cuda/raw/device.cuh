@@ -126,6 +126,14 @@ DEVICE uint16_t float_to_bfloat16(float value)
     return result;
 }
 
+// One load of sixteen bytes, which a compiler that wants each element by itself may take apart.
+DEVICE void load_words(uint32_t (&words)[4], const void* from)
+{
+    asm("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+        : "l"(from));
+}
+
 DEVICE float error_complement(float x) { return erfcf(x); }
 DEVICE float hyperbolic_tangent(float x) { return tanhf(x); }
 DEVICE float exponential(float x) { return expf(x); }

@@ -41,8 +41,7 @@ template <class Element, int height, int width, int shift, bool aligned, Activat
             values[first + e] = widen(loaded.elements[e]);
     }
 
-    // A chunk that has elements outside the row, or lies at no multiple of its size, one element after the other: each
-    // pushes the others down by its size.
+    // A chunk that may have elements outside the row, one element after the other: each pushes the others down.
     static DEVICE Chunk gather(const Problem& p, const Stored* row, bool inside, int begin)
     {
         Chunk chunk = {};
@@ -68,20 +67,32 @@ template <class Element, int height, int width, int shift, bool aligned, Activat
         return chunk;
     }
 
-    // The inputs of one row, from `begin` on.
+    // The inputs of one row, from `begin` on; `inner` where all chunks of it lie inside.
+    template <bool inner>
     static DEVICE void load(const Problem& p, Sum (&values)[chunks * wide], const Stored* plane, int row, int begin)
     {
-        const int at = source_index((int)p.mode, row, (int)p.length[1]);
-        const Stored* const from = plane + (at < 0 ? 0 : at) * p.x_axis[1];
+        if constexpr (inner) {
+            const Stored* const from = plane + row * p.x_axis[1] + begin;
 #pragma unroll
-        for (int i = 0; i < chunks; i++) {
-            const int first = begin + i * wide;
-            Chunk chunk;
-            if (at >= 0 && first >= 0 && first + wide <= (int)p.length[2] && aligned)
-                chunk = *(const Chunk*)(from + first);
-            else
-                chunk = gather(p, from, at >= 0, first);
-            spread(values, i * wide, chunk);
+            for (int i = 0; i < chunks; i++) {
+                const int used_from = i ? i * wide : shift;
+                const int used_to = i + 1 < chunks ? (i + 1) * wide : shift + wide + width - 1;
+                if (aligned && used_to - used_from > 1) {
+                    Chunk chunk;
+                    load_words(chunk.words, from + i * wide);
+                    spread(values, i * wide, chunk);
+                } else {
+#pragma unroll
+                    for (int e = 0; e < wide; e++)
+                        values[i * wide + e] = widen(from[i * wide + e]);
+                }
+            }
+        } else {
+            const int at = source_index((int)p.mode, row, (int)p.length[1]);
+            const Stored* const from = plane + (at < 0 ? 0 : at) * p.x_axis[1];
+#pragma unroll
+            for (int i = 0; i < chunks; i++)
+                spread(values, i * wide, gather(p, from, at >= 0, begin + i * wide));
         }
     }
 
@@ -103,41 +114,30 @@ template <class Element, int height, int width, int shift, bool aligned, Activat
             spread(weights, i * wide, *(const Chunk*)(w + (row * weight_chunks + i) * wide));
     }
 
-    static DEVICE void run(const Problem& p)
+    // Adds what all rows of inputs give, those from `top` on.
+    template <bool inner>
+    static DEVICE void sweep(const Problem& p, Sum (&sums)[rows][wide], const Stored* plane, const Stored* w, int top,
+                             int begin)
     {
-        const unsigned across = (unsigned)((p.count[2] + wide - 1) / wide);
-        const unsigned item = blockIdx.x * blockDim.x + threadIdx.x;
-        const int column = (int)(item % across) * wide;
-        const int64 first_row = (int64)(item / across) * rows;
-        if (first_row >= p.count[1])
-            return;
-        const int64 plane = p.first_group + blockIdx.y, batch = plane / (p.groups * p.outputs);
-        const int64 channel = plane - batch * p.groups * p.outputs;
-        const Stored* const x =
-            (const Stored*)p.x + p.x_start + batch * p.x_batch + channel / p.outputs * p.x_channel;
-        const int taps = height > 0 ? height : (int)p.taps[1];
-        const Stored* const w = (const Stored*)p.w + channel * taps * (weight_chunks * wide);
-        const int begin = column + (int)p.first[2] - shift, top = (int)(first_row + p.first[1]);
-
-        Sum sums[rows][wide] = {};
         Sum values[chunks * wide];
-        if constexpr (height > 0) {
-            Sum weights[height > 0 ? height : 1][weight_chunks * wide];
+        if constexpr (inner && height > 0) {
+            Sum weights[height][weight_chunks * wide];
 #pragma unroll
             for (int t = 0; t < height; t++)
                 load_weights(weights[t], w, t);
 #pragma unroll
             for (int r = 0; r < rows + height - 1; r++) {
-                load(p, values, x, top + r, begin);
+                load<inner>(p, values, plane, top + r, begin);
 #pragma unroll
                 for (int i = 0; i < rows; i++)
                     if (r - i >= 0 && r - i < height)
                         add_row(sums[i], values, weights[r - i]);
             }
         } else {
+            const int taps = (int)p.taps[1];
 #pragma unroll 1
             for (int r = 0; r < rows + taps - 1; r++) {
-                load(p, values, x, top + r, begin);
+                load<inner>(p, values, plane, top + r, begin);
 #pragma unroll
                 for (int i = 0; i < rows; i++)
                     if ((unsigned)(r - i) < (unsigned)taps) {
@@ -147,6 +147,32 @@ template <class Element, int height, int width, int shift, bool aligned, Activat
                     }
             }
         }
+    }
+
+    static DEVICE void run(const Problem& p)
+    {
+        const unsigned across = (unsigned)((p.count[2] + wide - 1) / wide);
+        const unsigned item = blockIdx.x * blockDim.x + threadIdx.x;
+        const int column = (int)(item % across) * wide;
+        const int64 first_row = (int64)(item / across) * rows;
+        const int taps = (int)p.taps[1], begin = column + (int)p.first[2] - shift;
+        const int64 top = first_row + p.first[1];
+        const bool inner = begin >= 0 && begin + chunks * wide <= (int)p.length[2] && top >= 0 &&
+                           top + rows + taps - 1 <= p.length[1];
+        // A warp goes one way: lanes apart would wait for one another.
+        const bool border = any_lane(!inner);
+        if (first_row >= p.count[1])
+            return;
+        const int64 plane = p.first_group + blockIdx.y, batch = plane / (p.groups * p.outputs);
+        const int64 channel = plane - batch * p.groups * p.outputs;
+        const Stored* const x =
+            (const Stored*)p.x + p.x_start + batch * p.x_batch + channel / p.outputs * p.x_channel;
+        const Stored* const w = (const Stored*)p.w + channel * taps * (weight_chunks * wide);
+        Sum sums[rows][wide] = {};
+        if (border)
+            sweep<false>(p, sums, x, w, (int)top, begin);
+        else
+            sweep<true>(p, sums, x, w, (int)top, begin);
 
         Result* const y = (Result*)p.y + p.y_start + batch * p.y_batch + channel * p.y_channel;
 #pragma unroll
