@@ -37,7 +37,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpuconv.dtypes import ACCUMULATORS, result_dtype, to_numpy
 from gpuconv.errors import BackendUnavailableError, UnsupportedError
-from gpuconv.factors import Factors
 
 if TYPE_CHECKING:
     from gpuconv.factors import Factored
@@ -48,7 +47,6 @@ __all__ = [
     "PRECISIONS",
     "Call",
     "Explanation",
-    "Factors",
     "Row",
     "algorithm",
     "backend",

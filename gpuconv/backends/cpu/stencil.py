@@ -18,8 +18,8 @@ from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import BYTES, CODES, lanes_of
 from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
 from gpuconv.backends.cpu.stencil_tiles import block, divisor_record
-from gpuconv.dispatch import Factors
 from gpuconv.dtypes import name_of
+from gpuconv.factors import Factors
 from gpuconv.tuning import CPU_COSTS
 
 if TYPE_CHECKING:
