@@ -6,12 +6,14 @@ import math
 
 import numpy as np
 import pytest
+import scipy.ndimage as scipy_ndimage
 from support import python, random_array, rng
 
 import gpuconv
-from gpuconv import UnsupportedError, dispatch, reference
+from gpuconv import UnsupportedError, dispatch, ndimage, reference
 from gpuconv.backends.cpu import fft, fft_geometry
-from gpuconv.dispatch import Call
+from gpuconv.dispatch import Call, algorithm
+from gpuconv.factors import Factors
 from gpuconv.problem import ConvProblem
 
 EPSILON = {"float32": 2.0**-23, "complex64": 2.0**-23, "float64": 2.0**-52, "complex128": 2.0**-52}
@@ -183,3 +185,26 @@ def test_results_do_not_depend_on_the_number_of_threads():
         "print(hashlib.sha256(gpuconv.conv1d(x, w, algorithm='fft').tobytes()).hexdigest())"
     )
     assert len({python(code, GPUCONV_NUM_THREADS=str(n)) for n in (1, 2, 5)}) == 1
+
+
+def test_weights_given_as_factors() -> None:
+    generator = rng("factors of a transform")
+    x = generator.uniform(-1, 1, (200, 210)).astype(np.float32)
+    x[150, 20] = np.nan
+    vectors = generator.uniform(0, 1, 41), generator.uniform(0, 1, 33)
+    problem = ConvProblem.make((1, 1, 200, 210), (1, 1, 41, 33), padding=(20, 16), padding_mode="mirror")
+    factors = Factors((vectors,), (4.0, 2.0))
+    call = Call(problem, "forward", "float32", factored=factors.described)
+    exact = scipy_ndimage.correlate(x.astype(np.float64), np.outer(*vectors) / 8, mode="mirror")
+    module = algorithm("cpu", "fft")
+    for packed in (None, module.pack(call, factors)):
+        y = np.full((1, 1, 200, 210), 7, np.float32)
+        module.run(call, x[None, None], factors, y, None, packed)
+        np.testing.assert_allclose(y[0, 0], exact, rtol=0, atol=1e-6 * np.outer(*vectors).sum())
+
+
+@pytest.mark.parametrize("sigma", [12, 17, 30])
+def test_wide_gaussians(sigma: float) -> None:
+    x = rng("wide").uniform(-1, 1, (700, 900)).astype(np.float32)
+    exact = scipy_ndimage.gaussian_filter(x.astype(np.float64), sigma)
+    np.testing.assert_allclose(ndimage.gaussian_filter(x, sigma), exact, rtol=0, atol=2e-6)

@@ -85,18 +85,22 @@ def workspace(call: Call) -> int:
     return g.spectrum * plan.dtype.itemsize + g.scratch_bytes * number + plan.items
 
 
-def pack(call: Call, w: Array) -> Array:
+def pack(call: Call, w: Array | Factors) -> Array:
     """Return the transformed weights, divided by the tile's size."""
     plan = _plan(call)
-    return plan.pack(w)
+    return plan.pack(_whole(call, w))
+
+
+def _whole(call: Call, w: Array | Factors) -> Array:
+    """Return weights as one array: the product of factors, divided."""
+    return np.asarray(w.product(call.problem) / w.divisor, call.dtype) if isinstance(w, Factors) else w
 
 
 def run(
     call: Call, x: Array, w: Array | Factors, y: Array, bias: Array | None = None, packed: Array | None = None
 ) -> None:
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
-    if isinstance(w, Factors):
-        w = np.asarray(w.product(call.problem) / w.divisor, call.dtype)
+    w = _whole(call, w)
     if call.operation != "forward":
         x, y = y, x
     plan = _plan(call)
