@@ -83,3 +83,9 @@ def test_stated_workspace_of_passes() -> None:
 def test_every_algorithm_states_its_workspace() -> None:
     for name in dispatch.backend("cpu").ALGORITHMS:
         assert callable(getattr(dispatch.algorithm("cpu", name), "workspace", None)), name
+
+
+def test_stated_workspace_of_complex_numbers() -> None:
+    forward = problem((2, 32, 40, 40), (48, 32, 3, 3), padding=1)
+    x, w, y = (np.ones(shape, np.complex64) for shape in (forward.x_shape, forward.w_shape, forward.y_shape))
+    check(Engine("cpu", "complex_planes"), Call(forward, "forward", "complex64"), x, w, y)

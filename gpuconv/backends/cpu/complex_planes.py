@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,10 +53,10 @@ def cost(call: Call, device: Device) -> float:
 
 
 def workspace(call: Call) -> int:
-    """Return the bytes of the arrays' parts and of what the real convolution takes."""
+    """Return the bytes of the parts of the arrays and of the weights, and of what the real convolution takes."""
     real = _real(call)
     inner = dispatch.workspace(real, "cpu", _name(_algorithm(call)))
-    return real.bytes + math.prod(real.problem.w_shape) * np.dtype(real.dtype).itemsize + (inner or 0)
+    return real.bytes + (inner or 0)
 
 
 def _name(module: ModuleType) -> str:
