@@ -189,6 +189,10 @@ def _choose(work: _Work, flops: float) -> tuple[tuple[int, int, int], int, float
     unit = WIDTH * work.lanes
     widths = {x.outputs} if x.outputs <= 2 * limit else set()
     widths |= {min(x.outputs, unit * n) for n in (1, 2, 3, 4, 6, 8, 10, 12) if unit * n < 2 * x.outputs or n == 1}
+    if y.outputs == z.outputs == 1:
+        # Equal parts of a single line, so that all threads end together.
+        parts = range(work.workers, 16 * work.workers + 1, work.workers)
+        widths |= {w for w in (_round(-(-x.outputs // n), work.lanes) for n in parts) if unit <= w <= limit}
     best = math.inf, (1, 1, min(widths)), ROWS
     row_choices = {min(_round(-(-work.rows // n), ROWS), work.rows) for n in (1, 2, 3, 4, 6, 8, 16, 32)}
     for bx in widths:

@@ -15,6 +15,7 @@ import numpy as np
 from gpuconv.backends.cpu import stencil_gradient, threads
 from gpuconv.backends.cpu import stencil_kernels as kernels
 from gpuconv.backends.cpu.memory import address_of
+from gpuconv.backends.cpu.records import KeptRecords
 from gpuconv.backends.cpu.simd import BYTES, CODES, lanes_of
 from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
 from gpuconv.backends.cpu.stencil_tiles import block, divisor_record
@@ -37,6 +38,8 @@ _TYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16",
 _MOST_CHANNELS = 8
 _LARGEST_PRODUCT = 1024
 _MOST_SCRATCH = 16 << 20
+_MOST_ORDERED = 1 << 13
+"""Weights whose order in the packed array is kept: to collect them by it is one quick step."""
 _SET_SPAN, _WAYS = 4096, 8
 """Bytes after which a first-level cache begins with its first set again, and the least lines that a set holds."""
 
@@ -133,7 +136,8 @@ class _Correlation:
         self.dtype = np.dtype(call.accumulator)
         self.geometry = stencil_geometry(problem, self.dtype.name)
         self.fill = np.array([problem.padding_value, 0], self.dtype)
-        self._records: dict[tuple[int, int], Array] = {}
+        self._records = KeptRecords(self._record)
+        self._order: Array | None = None
         self.no_bias = np.zeros(1, self.dtype)
         self.is_small = call.flops < threads.SMALL_FLOPS
         # Whether a vector of inputs can be loaded from the caller's rows, with the zeros of the border masked in.
@@ -151,6 +155,13 @@ class _Correlation:
 
     def pack(self, w: Array) -> Array:
         """Return each output channel's weights part by part, column by column."""
+        if w.size > _MOST_ORDERED:
+            return self._packed(w)
+        if self._order is None:
+            self._order = self._packed(np.arange(w.size).reshape(w.shape), np.dtype(np.intp)).ravel()
+        return w.take(self._order).astype(self.dtype, copy=False)
+
+    def _packed(self, w: Array, dtype: np.dtype[Any] | None = None) -> Array:
         p = self.problem
         if not self.is_forward:
             per_group = w.reshape(p.groups, p.in_channels // p.groups, -1, *p.kernel).swapaxes(1, 2)
@@ -158,9 +169,9 @@ class _Correlation:
         w = w.reshape(p.out_channels, p.in_channels // p.groups, *(1,) * (3 - p.rank), *p.kernel)
         slices = self.geometry.slices
         if len(slices) == 1:
-            return np.ascontiguousarray(w.swapaxes(-1, -2), self.dtype)
+            return np.ascontiguousarray(w.swapaxes(-1, -2), dtype or self.dtype)
         columns = [w[(slice(None), *place)].swapaxes(-1, -2).reshape(p.out_channels, -1) for place in slices]
-        return np.ascontiguousarray(np.concatenate(columns, axis=1), self.dtype)
+        return np.ascontiguousarray(np.concatenate(columns, axis=1), dtype or self.dtype)
 
     def run(self, x: Array, y: Array, bias: Array | None, packed: Array, divisor: float = 1.0) -> None:
         """Write the correlation of x into y."""
@@ -170,37 +181,32 @@ class _Correlation:
             self.run(x, dense, bias, packed, divisor)
             y[...] = dense
             return
-        words = self._words(CODES[name_of(x.dtype)], CODES[name_of(y.dtype)]).copy()
+        words, kernel = self._records.copy((x.strides, y.strides, x.dtype, y.dtype), x, y)
         start = self.no_bias if bias is None else np.ascontiguousarray(bias, self.dtype)
-        words[:13] = (
-            *self.operand(x), *self.operand(y)[:-1], address_of(packed), address_of(start),
-        )  # fmt: skip
-        words[_ITSELF] = address_of(words)
+        words[_X], words[_Y] = address_of(x), address_of(y)
+        words[_W], words[_BIAS], words[_ITSELF] = address_of(packed), address_of(start), address_of(words)
         if bias is not None:
             words[_BIAS_STEP] = start.itemsize
         if divisor != 1.0:
             by = divisor_record(divisor, self.dtype)
             words[_DIVISOR] = address_of(by)
-        if not self._is_quick_to_read(x):
-            words[_IN_PLACE] = 0
-        threads.run(kernels.correlation(), words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=self.is_small)
+        threads.run(kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=self.is_small)
 
-    def _words(self, source: int, result: int) -> Array:
-        """Return the call record for arrays of two types, without what belongs to the arrays."""
-        found = self._records.get((source, result))
-        if found is not None:
-            return found
+    def _record(self, x: Array, y: Array) -> tuple[Array, int]:
+        """Return the call record for arrays like these, without addresses of theirs, and the kernel."""
         words, sums, p = self.geometry.words.copy(), CODES[self.dtype.name], self.problem
+        source, result = CODES[name_of(x.dtype)], CODES[name_of(y.dtype)]
+        words[:11] = (*self.operand(x), *self.operand(y)[:-1])
         words[_FILL : _FILL + 10] = (
             address_of(self.fill), 0, 0, kernels.block_packing(source, sums), block(8, sums), block(4, sums),
             block(1, sums), 0 if sums == result else kernels.row_writing(sums, result), BYTES[sums], BYTES[result],
         )  # fmt: skip
         if self.reads_rows and source == sums == result:
             words[_IN_PLACE:] = (
-                1, block(8, sums, 1), block(4, sums, 1), p.spatial[-1], p.spatial[-2], lanes_of(sums),
+                int(self._is_quick_to_read(x)), block(8, sums, 1), block(4, sums, 1), p.spatial[-1], p.spatial[-2],
+                lanes_of(sums),
             )  # fmt: skip
-        self._records[source, result] = words
-        return words
+        return words, kernels.correlation()
 
     def _is_quick_to_read(self, x: Array) -> bool:
         """Whether rows are dense, and those that a tile reads do not push each other out of a first-level cache."""
@@ -215,8 +221,9 @@ class _Correlation:
         return [address_of(array), batch, channel, *(0,) * (3 - p.rank), *rest]
 
 
-_FILL, _DIVISOR, _ITSELF, _BIAS_STEP, _IN_PLACE = (
-    (kernels.CALL.names or ()).index(name) for name in ("fill", "divisor", "itself", "bias_step", "in_place")
+_X, _Y, _W, _BIAS, _FILL, _DIVISOR, _ITSELF, _BIAS_STEP, _IN_PLACE = (
+    (kernels.CALL.names or ()).index(name)
+    for name in ("x", "y", "w", "bias", "fill", "divisor", "itself", "bias_step", "in_place")
 )
 
 

@@ -33,7 +33,9 @@ _LEAST_POSITIONS = 48
 _MOST_PHASES = 64
 _SECONDS_OF_ONE = 1.2e-9
 """An output's, where they lie too far apart to be written by vectors."""
-_W, _U, _STAGE = (CALL.names.index(name) for name in ("w", "u", "stage"))  # type: ignore[union-attr]
+_X, _Y, _W, _BIAS, _U, _V, _STAGE = (
+    (CALL.names or ()).index(name) for name in ("x", "y", "w", "bias", "u", "v", "stage")
+)
 
 
 class _Phase(NamedTuple):
@@ -167,11 +169,11 @@ def _correlated(call: Call, w: Array) -> Array:
     return turned[0] if p.groups == 1 else turned.reshape(p.in_channels, p.out_channels // p.groups, *p.kernel)
 
 
-def _weights(problem: ConvProblem, w: Array) -> list[int]:
-    """Return w's address and the bytes between neighbours: group, output, channel, z, y, x."""
-    outputs, channels, *spatial = w.strides
+def _weights(problem: ConvProblem, strides: tuple[int, ...]) -> list[int]:
+    """Return a place for w's address and the bytes between neighbours: group, output, channel, z, y, x."""
+    outputs, channels, *spatial = strides
     group = outputs * (problem.out_channels // problem.groups)
-    return [address_of(w), group, outputs, channels, *(0,) * (3 - problem.rank), *spatial]
+    return [0, group, outputs, channels, *(0,) * (3 - problem.rank), *spatial]
 
 
 def _line(array: Array) -> int:
@@ -208,7 +210,12 @@ def _is_worth_packing(problem: ConvProblem) -> bool:
 
 def _transform(problem: ConvProblem, w: Array, to: int, g: Geometry) -> None:
     words = g.words.copy()
-    words[_W : _W + 7] = _weights(problem, w)
+    words[_W : _W + 7] = _weights(problem, w.strides)
+    words[_W] = address_of(w)
+    _transform_into(words, to, g)
+
+
+def _transform_into(words: Array, to: int, g: Geometry) -> None:
     words[_U], words[_STAGE] = to, WEIGHTS
     threads.run(kernel(g.form), words, g.weight_tasks, g.weight_scratch_bytes, max(1, g.weight_tasks // 8))
 
@@ -235,30 +242,47 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
             gemm.run(phase.call, x, correlated[phase.taps], part, bias)
 
 
-def _correlate(problem: ConvProblem, x: Array, w: Array, y: Array, bias: Array | None, packed: Array | None) -> None:
-    """Write the correlation of x into y."""
-    g = geometry(problem, packed is not None)
-    taken = []
-    u = v = 0
-    if packed is not None:
-        u = _line(packed)
-    elif not g.transforms_inside:
-        taken.append(memory.take(g.weight_bytes))
-        u = taken[-1][1]
-        _transform(problem, w, u, g)
-    if g.split:
-        taken.append(memory.take(g.input_bytes))
-        v = taken[-1][1]
+class _Ready(NamedTuple):
+    """All that correlations of one problem on arrays of the same strides share."""
+
+    geometry: Geometry
+    words: Array
+    kernel: int
+    fill: Array
+    """Kept alive: `words` holds its address."""
+    weight_bytes: int
+    """Of transformed weights in memory of the call's own."""
+    is_small: bool
+
+
+@functools.lru_cache(maxsize=1024)
+def _ready(problem: ConvProblem, is_packed: bool, x: tuple[int, ...], y: tuple[int, ...], w: tuple[int, ...]) -> _Ready:
+    g = geometry(problem, is_packed)
     fill = np.array([problem.padding_value], np.float32)
     words = g.words.copy()
     words[: _STAGE + 2] = (
-        *operand(problem, x), *operand(problem, y), *_weights(problem, w), 0 if bias is None else address_of(bias),
-        address_of(fill), u, v, INPUTS, products(),
+        0, *operand(problem, x), 0, *operand(problem, y), *_weights(problem, w), 0, address_of(fill), 0, 0, 0,
+        products(),
     )  # fmt: skip
-    code = kernel(g.form)
-    alone = problem.flops < threads.SMALL_FLOPS
+    weight_bytes = 0 if is_packed or g.transforms_inside else -(-g.weight_bytes // LINE) * LINE
+    return _Ready(g, words, kernel(g.form), fill, weight_bytes, problem.flops < threads.SMALL_FLOPS)
+
+
+def _correlate(problem: ConvProblem, x: Array, w: Array, y: Array, bias: Array | None, packed: Array | None) -> None:
+    """Write the correlation of x into y."""
+    ready = _ready(problem, packed is not None, x.strides, y.strides, w.strides)
+    g, words, weight_bytes = ready.geometry, ready.words.copy(), ready.weight_bytes
+    words[_X], words[_Y], words[_W] = address_of(x), address_of(y), address_of(w)
+    if bias is not None:
+        words[_BIAS] = address_of(bias)
+    block = memory.take(weight_bytes + (g.input_bytes if g.split else 0))
+    u = block[1] if packed is None else _line(packed)
+    if weight_bytes:
+        _transform_into(words, u, g)
+    words[_U], words[_V] = u, block[1] + weight_bytes
     if g.split:
-        threads.run(code, words, g.input_tasks, g.scratch_bytes, g.slice_tasks, alone=alone)
+        words[_STAGE] = INPUTS
+        threads.run(ready.kernel, words, g.input_tasks, g.scratch_bytes, g.slice_tasks, alone=ready.is_small)
     words[_STAGE] = PRODUCTS if g.split else FUSED
-    threads.run(code, words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=alone)
-    memory.give_back(*taken)
+    threads.run(ready.kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=ready.is_small)
+    memory.give_back(block)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import threads
-from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.winograd_kernels import CALL
 from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR
 from gpuconv.backends.cpu.winograd_tiles import forms, most_tiles
@@ -68,11 +67,11 @@ _LONG_TAPS = (3, 4)
 _MOST_PARTS = 64
 
 
-def operand(problem: ConvProblem, array: Any) -> list[int]:
-    """Return x's or y's address and the bytes between neighbours: batch, channel, z, y, x."""
-    batch, *rest = array.strides if problem.batched else (0, *array.strides)
+def operand(problem: ConvProblem, strides: tuple[int, ...]) -> list[int]:
+    """Return the bytes between neighbours of x or y: batch, channel, z, y, x."""
+    batch, *rest = strides if problem.batched else (0, *strides)
     channel = rest.pop(0 if problem.layout == "channels_first" else -1)
-    return [address_of(array), batch, channel, *(0,) * (3 - problem.rank), *rest]
+    return [batch, channel, *(0,) * (3 - problem.rank), *rest]
 
 
 def along_axes(problem: ConvProblem) -> tuple[tuple[int, int], ...]:

@@ -228,8 +228,8 @@ def weight_gradient(call: Call, x: Array, w: Array, y: Array) -> None:
         np.zeros(1, np.int64),
     )
     words, x_words, y_words = g.words.copy(), g.x_words.copy(), g.y_words.copy()
-    x_words[:6], x_words[_CALL["fill"]] = operand(problem, x), address_of(fill)
-    y_words[:6], y_words[_CALL["fill"]] = operand(problem, y), address_of(zero)
+    x_words[:6], x_words[_CALL["fill"]] = (address_of(x), *operand(problem, x.strides)), address_of(fill)
+    y_words[:6], y_words[_CALL["fill"]] = (address_of(y), *operand(problem, y.strides)), address_of(zero)
     outputs, channels, *spatial = w.strides
     words[: _FIELD["stage"]] = (
         address_of(x_words), address_of(y_words), *(address for _, address in taken), address_of(w),
