@@ -43,14 +43,20 @@ def limit_of(problem: ConvProblem, operation: str) -> tuple[float, float]:
     return tolerance("float32", 2 * reduction_length(problem, operation))
 
 
+def forget_choices() -> None:
+    """Let the next call settle its form and its blocks anew."""
+    winograd_geometry.geometry.cache_clear()
+    winograd._ready.cache_clear()
+
+
 @pytest.fixture(params=FORMS_2D)
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Every 2-d form in turn, whichever the estimates prefer."""
     chosen: int = request.param
     monkeypatch.setattr(winograd_geometry, "possible_forms", lambda _problem: (chosen,))
-    winograd_geometry.geometry.cache_clear()
+    forget_choices()
     yield chosen
-    winograd_geometry.geometry.cache_clear()
+    forget_choices()
 
 
 @pytest.mark.usefixtures("form")
@@ -265,7 +271,7 @@ def test_the_division_among_threads_changes_no_number(workers: int) -> None:
         for number in (1, workers):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(winograd_geometry.threads, "count", lambda number=number: number)
-                winograd_geometry.geometry.cache_clear()
+                forget_choices()
                 results.append(np.zeros(call.problem.y_shape, "f"))
                 winograd.run(call, x, w, results[-1])
         np.testing.assert_array_equal(*results)

@@ -276,10 +276,11 @@ def _correlate(problem: ConvProblem, x: Array, w: Array, y: Array, bias: Array |
     if bias is not None:
         words[_BIAS] = address_of(bias)
     block = memory.take(weight_bytes + (g.input_bytes if g.split else 0))
-    u = block[1] if packed is None else _line(packed)
-    if weight_bytes:
-        _transform_into(words, u, g)
-    words[_U], words[_V] = u, block[1] + weight_bytes
+    if packed is not None:
+        words[_U] = _line(packed)
+    elif weight_bytes:
+        _transform_into(words, block[1], g)
+    words[_V] = block[1] + weight_bytes
     if g.split:
         words[_STAGE] = INPUTS
         threads.run(ready.kernel, words, g.input_tasks, g.scratch_bytes, g.slice_tasks, alone=ready.is_small)
