@@ -60,6 +60,34 @@ def test_strides_of_every_way_of_copying(stride):
     np.testing.assert_array_equal(run(gpuconv.conv2d, x, w, "gemm", stride=stride, padding=2), want)
 
 
+@pytest.mark.parametrize(
+    ("depth", "kernel", "outputs", "geometry"),
+    [
+        (4, (3, 7, 7), 20, {"padding": (1, 3, 3)}),
+        (3, (5, 6, 5), 21, {"padding": (4, 2, 2), "stride": (1, 2, 1)}),
+        (5, (5, 7, 5), 22, {"padding": (6, 2, 2), "stride": (2, 1, 2), "groups": 2}),
+        (4, (3, 7, 5), 9, {"padding": (6, 2, 2), "dilation": (3, 1, 1)}),
+        (1, (5, 7, 5), 8, {"padding": (7, 2, 2), "stride": (3, 1, 1)}),
+        (5, (3, 7, 7), 8, {"padding": ((1, -1), (3, 3), (3, 3))}),
+    ],
+)
+def test_planes_of_the_kernel_that_meet_the_border_only(depth, kernel, outputs, geometry):
+    channels = 4 // geometry.get("groups", 1)
+    x, w = arrays((2, 4, depth, 30, 31), (outputs, channels, *kernel))
+    want = run(gpuconv.conv3d, x, w, "direct", **geometry)
+    np.testing.assert_array_equal(run(gpuconv.conv3d, x, w, "gemm", **geometry), want)
+    plan = gpuconv.plan(gpuconv.conv3d, x.shape, w, algorithm="gemm", backend="cpu", **geometry)
+    np.testing.assert_array_equal(plan(x), want)
+
+
+def test_products_with_planes_of_the_border_are_not_made():
+    x, w = arrays((1, 3, 4, 30, 31), (8, 3, 3, 7, 7))
+    w[:, :, 0] = np.inf
+    y = run(gpuconv.conv3d, x, w, "gemm", padding=(1, 3, 3))
+    assert np.isfinite(y[:, :, 0]).all()
+    assert not np.isfinite(y[:, :, 1]).any()
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("outputs", [5, 16])
 def test_phases_of_a_transposed_convolution(stride, outputs):

@@ -31,6 +31,8 @@ _BLOCK_VECTORS = 36
 _INPUT_BYTES = 384 << 10
 _SUMS_BYTES = 512 << 10
 _TASK_FLOPS = 200e6
+_LEAST_CUT_TERMS = 64
+"""Terms of a channel, a plane left out, from which products are worth their beginning channel by channel."""
 _PANEL_CYCLES = 4.0
 """To copy a vector of inputs into a panel, beside two fused operations a cycle: 2.5 where a vector is computed in one
 pass (Emerald Rapids), 6 in two (Zen 4)."""
@@ -297,6 +299,13 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     channel_chunk = channels if inside else max(1, min(channels, _INPUT_BYTES // plane))
     tiles = -(-bz * by * bx // (lanes * WIDTH)) + 1
     call["channels"], call["outputs"], call["groups"], call["batch"] = channels, outputs, groups, problem.batch
+    call["kernel_z"] = 1
+    if problem.rank == 3 and len(taps) == 1:
+        planes, plane_taps = problem.kernel[0], len(taps[0]) // problem.kernel[0]
+        call["kernel_z"], call["dilation_z"] = planes, problem.dilation[0]
+        is_plain = problem.padding_mode == "zeros" and problem.padding_value == 0 and not patches
+        if is_plain and (planes - 1) * plane_taps >= _LEAST_CUT_TERMS:
+            call["plane_taps"] = plane_taps
     call["mode"], call["plane"] = MODES.index(problem.padding_mode), plane
     call["row_chunk"], call["row_chunks"] = row_chunk, -(-max(rows, 1) // row_chunk)
     call["phases"], call["sets"], call["order"] = (t.ctypes.data for t in (phases, set_table, order_table))

@@ -40,6 +40,8 @@ GEMM = record(
     # the packed input, as in `direct_kernels.PHASE`
     "pitch_z pitch_y pitch_x residues_z residues_y residues_x residue_count_z residue_count_y residue_count_x plane "
     "channel_chunk depth set_count phases phases_x phase_count order "
+    # the kernel's planes, the input planes from one to the next and a plane's taps, or 0 where none is left out
+    "kernel_z dilation_z plane_taps "
     # offsets in the scratch memory, which begins with the packed input
     "runs_offset panel_offset panel_bytes panel_group weights_offset sums_offset sums_stride phase_bytes"
 )
@@ -78,6 +80,18 @@ def _rows(p, row, last_row):  # type: ignore[no-untyped-def]
     while rows > last_row - row:
         rows >>= 1
     return rows
+
+
+@njit
+def _planes(p, qz):  # type: ignore[no-untyped-def]
+    """Return the range of the kernel's planes that meet x beside output plane `qz`: at least one plane."""
+    place, size = p.advance_z * qz + p.offset_z - p.low_z, p.high_z - p.low_z
+    first, last = 0, p.kernel_z
+    while first < last - 1 and place + p.dilation_z * first < 0:
+        first += 1
+    while last > first + 1 and place + p.dilation_z * (last - 1) >= size:
+        last -= 1
+    return first, last
 
 
 @njit(error_model="numpy")
@@ -284,9 +298,14 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
         in_rows = p.in_rows != 0 and run_count == tiles
         corner = p.y + image * p.yn + qz * p.step_z * p.yz + qy * p.step_y * p.yy + qx * p.step_x * p.yx
         corner += group * p.outputs * p.yc
+        # Planes of the kernel that meet nothing but the border are left out, channel by channel.
+        first_plane, last_plane = 0, p.kernel_z
+        if p.plane_taps != 0 and nz == 1:
+            first_plane, last_plane = _planes(p, qz)
+        is_cut = last_plane - first_plane < p.kernel_z
         channel = 0
         while True:
-            channels = min(p.channel_chunk, p.channels - channel)
+            channels = 1 if is_cut else min(p.channel_chunk, p.channels - channel)
             if p.in_place:
                 base = p.x + image * p.xn + (group * p.channels + channel) * p.xc
                 base += (p.advance_z * qz + p.offset_z) * p.xz + (p.advance_y * qy + p.offset_y) * p.xy
@@ -299,10 +318,13 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
                 )  # fmt: skip
             for number in range(p.set_count):
                 s = sets[number]
-                terms, term = channels * s.tap_count, 0
+                begin, terms = 0, channels * s.tap_count
+                if is_cut:
+                    begin, terms = first_plane * p.plane_taps, last_plane * p.plane_taps
+                term = begin
                 while True:
                     depth = min(p.depth, terms - term)
-                    fresh = channel == 0 and term == 0
+                    fresh = channel == 0 and term == begin
                     final = term + depth == terms and channel + channels == p.channels
                     if p.w_row != 0:
                         packed, from_here = scratch + p.weights_offset, p.w + group * p.w_group
