@@ -80,6 +80,15 @@ def test_planes_of_the_kernel_that_meet_the_border_only(depth, kernel, outputs, 
     np.testing.assert_array_equal(plan(x), want)
 
 
+def test_a_single_phase_of_a_transposed_convolution():
+    """Padding leaves one plane of outputs: its phase has every second plane of the kernel, and one of them meets x."""
+    x, w = arrays((1, 4, 3, 30, 31), (4, 9, 7, 11, 11))
+    geometry = {"stride": (2, 1, 1), "padding": (5, 5, 5)}
+    want = run(gpuconv.conv_transpose3d, x, w, "direct", **geometry)
+    assert want.shape[2] == 1
+    np.testing.assert_array_equal(run(gpuconv.conv_transpose3d, x, w, "gemm", **geometry), want)
+
+
 def test_products_with_planes_of_the_border_are_not_made():
     x, w = arrays((1, 3, 4, 30, 31), (8, 3, 3, 7, 7))
     w[:, :, 0] = np.inf

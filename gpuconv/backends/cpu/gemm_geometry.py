@@ -299,12 +299,12 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     channel_chunk = channels if inside else max(1, min(channels, _INPUT_BYTES // plane))
     tiles = -(-bz * by * bx // (lanes * WIDTH)) + 1
     call["channels"], call["outputs"], call["groups"], call["batch"] = channels, outputs, groups, problem.batch
-    call["kernel_z"] = 1
-    if problem.rank == 3 and len(taps) == 1:
-        planes, plane_taps = problem.kernel[0], len(taps[0]) // problem.kernel[0]
-        call["kernel_z"], call["dilation_z"] = planes, problem.dilation[0]
+    z_offsets = [offset for *_, offset in z.places[0]]
+    call["kernel_z"], call["dilation_z"] = len(z_offsets), z_offsets[1] - z_offsets[0] if len(z_offsets) > 1 else 0
+    if len(taps) == 1 and z_offsets == sorted(z_offsets):
+        plane_taps = len(taps[0]) // max(len(z_offsets), 1)
         is_plain = problem.padding_mode == "zeros" and problem.padding_value == 0 and not patches
-        if is_plain and (planes - 1) * plane_taps >= _LEAST_CUT_TERMS:
+        if is_plain and (len(z_offsets) - 1) * plane_taps >= _LEAST_CUT_TERMS:
             call["plane_taps"] = plane_taps
     call["mode"], call["plane"] = MODES.index(problem.padding_mode), plane
     call["row_chunk"], call["row_chunks"] = row_chunk, -(-max(rows, 1) // row_chunk)
