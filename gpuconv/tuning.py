@@ -83,6 +83,13 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         256: Cost(15e-6, 90e9, 12e9),
         128: Cost(15e-6, 25e9, 8e9),
     },
+    "winograd_narrow": {
+        # The algorithm counts cycles; 256: fitted beside `gemm` on 18 layers on a Zen 3 EPYC, 2026-11-25, the others in
+        # proportion to `gemm`'s.
+        512: Cost(25e-6, 150e9, 12e9),
+        256: Cost(25e-6, 75e9, 12e9),
+        128: Cost(25e-6, 21e9, 8e9),
+    },
     "complex_planes": {
         # NumPy takes the arrays apart and puts them together, on one thread (measured on a Zen 3); the real convolution
         # is counted by itself.

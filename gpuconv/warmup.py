@@ -60,6 +60,7 @@ def _workloads() -> Iterator[Workload]:
                     "conv2d", (1, channels, height, width), (32, channels, high, wide),
                     {"padding": (high // 2, wide // 2)},
                 )  # fmt: skip
+    yield Workload("conv2d", (1, 3, 20, 20), (4, 3, 7, 7), {"stride": 2, "padding": 3})
     for n in (2, 3, 4, 6, 7, 100):
         for kernel in (3, 5):
             yield Workload("conv1d", (1, 16, n), (32, 16, kernel), {"padding": kernel // 2})

@@ -23,6 +23,8 @@ from gpuconv.transforms import Matrix, Winograd, winograd
 __all__ = [
     "INPUT_MATRIX",
     "WEIGHTS_MATRIX",
+    "by_columns",
+    "by_rows",
     "call_products",
     "forms",
     "most_tiles",
@@ -85,7 +87,7 @@ def _mirrors(rows: Sequence[Sequence[Fraction]]) -> dict[int, int]:
     return {i: i + 1 for i in range(len(rows) - 1) if _mirrored(rows[i], rows[i + 1])}
 
 
-def _by_rows(builder: Any, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
+def by_rows(builder: Any, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
     """Return matrix * vectors, sharing the even and odd parts of the rows of p and -p."""
     pairs = _mirrors(matrix)
     result: list[Any] = [None] * len(matrix)
@@ -104,7 +106,7 @@ def _by_rows(builder: Any, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
     return result
 
 
-def _by_columns(builder: Any, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
+def by_columns(builder: Any, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
     """Return matrix * vectors, from sums and differences of the vectors of p and -p."""
     pairs = _mirrors(list(zip(*matrix, strict=True))) if len(matrix) > 1 else {}
     paired = {j for i in pairs for j in (i, i + 1)}
@@ -148,7 +150,7 @@ def tile_columns(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, to_step, source, step, count = args[:5]
-        emit = _apply_to_runs(matrix, _by_rows)
+        emit = _apply_to_runs(matrix, by_rows)
         with cgutils.for_range(builder, count) as loop:
             shift = builder.mul(loop.index, constant(VECTOR))
             emit(builder, builder.add(source, shift), step, builder.add(to, shift), to_step)
@@ -178,7 +180,7 @@ def tile_rows(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, to_step, source, row, step, advance, count = args[:7]
-        emit = _apply_to_runs(across, _by_rows)
+        emit = _apply_to_runs(across, by_rows)
         stride = builder.mul(to_step, constant(len(across)))
         with cgutils.for_range(builder, constant(len(down))) as line:
             start = builder.add(source, builder.mul(row, line.index))
@@ -211,9 +213,9 @@ def transform_weights(
                 [load_pixel(builder, plus(builder, start, step, i * taps[1] + j)) for j in range(taps[1])]
                 for i in range(taps[0])
             ]
-            columns = [_by_rows(builder, down.weights, [row[j] for row in grid]) for j in range(taps[1])]
+            columns = [by_rows(builder, down.weights, [row[j] for row in grid]) for j in range(taps[1])]
             for i in range(len(down.weights)):
-                values = _by_rows(builder, across.weights, [column[i] for column in columns])
+                values = by_rows(builder, across.weights, [column[i] for column in columns])
                 for j, value in enumerate(values):
                     store_pixel(builder, value, plus(builder, goal, to_step, i * len(values) + j))
         return context.get_dummy_value()
@@ -237,11 +239,11 @@ def output_tile(
         columns = []
         for j in range(wide):
             places = [plus(builder, source, source_step, i * wide + j) for i in range(len(down.input))]
-            columns.append(_by_columns(builder, down.output, [load_pixel(builder, at) for at in places]))
+            columns.append(by_columns(builder, down.output, [load_pixel(builder, at) for at in places]))
         shift = load_pixel(builder, bias)
         check = load_pixel(builder, total)
         for i in range(len(down.output)):
-            values = _by_columns(builder, across.output, [column[i] for column in columns])
+            values = by_columns(builder, across.output, [column[i] for column in columns])
             for j, value in enumerate(values):
                 result = builder.fadd(value, shift)
                 check = builder.fadd(check, result)
