@@ -86,9 +86,9 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
     "winograd_narrow": {
         # The algorithm counts cycles; 256: fitted beside `gemm` on 18 layers on a Zen 3 EPYC, 2026-11-25, the others in
         # proportion to `gemm`'s.
-        512: Cost(25e-6, 150e9, 12e9),
-        256: Cost(25e-6, 75e9, 12e9),
-        128: Cost(25e-6, 21e9, 8e9),
+        512: Cost(25e-6, 164e9, 12e9),
+        256: Cost(25e-6, 82e9, 12e9),
+        128: Cost(25e-6, 23e9, 8e9),
     },
     "complex_planes": {
         # NumPy takes the arrays apart and puts them together, on one thread (measured on a Zen 3); the real convolution
@@ -115,6 +115,8 @@ class WinogradCost(NamedTuple):
     """Floating-point operations a second of the products."""
     traffic: float
     """Bytes of transformed weights read a second, where the tiles of a block are few."""
+    inputs: float
+    """Bytes of transformed inputs a second that come from a last-level cache, where they are more than the second holds."""
     exchange: float
     """Bytes of transformed inputs a second that one core writes and another reads."""
     transform: float
@@ -131,9 +133,9 @@ class WinogradCost(NamedTuple):
 CPU_WINOGRAD: dict[int, WinogradCost] = {
     # Vector width in bits -> constants. 512: measured on two cores of an Emerald Rapids Xeon, 2026-11-22; 256: rates of
     # products and weights on two cores of a Zen 3 EPYC, 2026-11-25, the rest in proportion, as for 128.
-    512: WinogradCost(25e-6, 175e9, 45e9, 8e9, 0.25e-9, 0.12e-9, 0.22e-9, 24 << 20),
-    256: WinogradCost(25e-6, 88e9, 45e9, 8e9, 0.4e-9, 0.25e-9, 0.35e-9, 12 << 20),
-    128: WinogradCost(25e-6, 30e9, 20e9, 5e9, 1.0e-9, 0.6e-9, 0.8e-9, 12 << 20),
+    512: WinogradCost(25e-6, 175e9, 45e9, 45e9, 8e9, 0.25e-9, 0.12e-9, 0.22e-9, 24 << 20),
+    256: WinogradCost(25e-6, 88e9, 45e9, 200e9, 8e9, 0.4e-9, 0.25e-9, 0.35e-9, 12 << 20),
+    128: WinogradCost(25e-6, 30e9, 20e9, 20e9, 5e9, 1.0e-9, 0.6e-9, 0.8e-9, 12 << 20),
 }
 
 

@@ -31,8 +31,10 @@ _RESTART = 64
 """Channels after which the sums of products start anew: the error then hardly grows with the channels."""
 _INPUT_BYTES = 1280 << 10
 """Transformed inputs of a block: with a block of sums they stay in a second-level cache of 2 MiB."""
+_LARGE_INPUT_BYTES = 4 << 20
+"""Those of a block that stay in a thread's share of a last-level cache."""
 _PRODUCTS = 2016
-"""Products of a block and one channel, at most: 56 tiles of F(4x4)."""
+"""Products of a block and one channel, at most, where more gain nothing: 56 tiles of F(4x4)."""
 _SPLIT_BYTES = 32 << 20
 """Transformed inputs that may be kept in memory, for the sake of an even division among the threads."""
 _WRITTEN_PIXELS = 256
@@ -253,7 +255,7 @@ def _division(s: _Sizes, most: int, split: bool, packed: bool, workers: int) -> 
     if split:
         first += total * s.tile_bytes / rates.exchange
     if split or math.prod(block) * s.tile_bytes > _INPUT_BYTES:
-        then += total * s.tile_bytes * s.blocks / rates.traffic
+        then += total * s.tile_bytes * s.blocks / rates.inputs
     before = 0.0 if packed or inside else weights * rates.kept_weights
     tasks = number * (s.blocks if split else 1)
     share = total if split else math.prod(block) * number
@@ -266,9 +268,11 @@ def _division(s: _Sizes, most: int, split: bool, packed: bool, workers: int) -> 
 def _best_division(s: _Sizes, packed: bool, workers: int) -> _Division:
     large = max(_PRODUCTS // s.products, 2 * most_tiles())
     small = max(min(large, _INPUT_BYTES // s.tile_bytes), 2 * most_tiles())
+    # Weights are read once for a block: fewer blocks pay where they are many.
+    larger = max(min(4 * large, _LARGE_INPUT_BYTES // s.tile_bytes), large)
     # One block for each worker is an even division where whole blocks of the best size would not be.
     even = -(-s.batch * s.tiles_y // workers) * s.tiles_x
-    sizes = {small, large, even} if even <= 2 * small else {small, large}
+    sizes = {small, large, larger, even} if even <= larger else {small, large, larger}
     found = [_division(s, most, False, packed, workers) for most in sorted(sizes)]
     if workers > 1 and s.batch * s.tiles_y * s.tiles_x * s.groups * s.tile_bytes <= _SPLIT_BYTES:
         found.append(_division(s, large, True, packed, workers))
