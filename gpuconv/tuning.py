@@ -116,7 +116,7 @@ class WinogradCost(NamedTuple):
     traffic: float
     """Bytes of transformed weights read a second, where the tiles of a block are few."""
     inputs: float
-    """Bytes of transformed inputs a second that come from a last-level cache, where they are more than the second holds."""
+    """Bytes of transformed inputs read a second, where they are more than a second-level cache holds."""
     exchange: float
     """Bytes of transformed inputs a second that one core writes and another reads."""
     transform: float
@@ -134,7 +134,7 @@ CPU_WINOGRAD: dict[int, WinogradCost] = {
     # Vector width in bits -> constants. 512: measured on two cores of an Emerald Rapids Xeon, 2026-11-22; 256: rates of
     # products and weights on two cores of a Zen 3 EPYC, 2026-11-25, the rest in proportion, as for 128.
     512: WinogradCost(25e-6, 175e9, 45e9, 45e9, 8e9, 0.25e-9, 0.12e-9, 0.22e-9, 24 << 20),
-    256: WinogradCost(25e-6, 88e9, 45e9, 200e9, 8e9, 0.4e-9, 0.25e-9, 0.35e-9, 12 << 20),
+    256: WinogradCost(25e-6, 92e9, 45e9, 200e9, 8e9, 0.4e-9, 0.25e-9, 0.35e-9, 12 << 20),
     128: WinogradCost(25e-6, 30e9, 20e9, 20e9, 5e9, 1.0e-9, 0.6e-9, 0.8e-9, 12 << 20),
 }
 
