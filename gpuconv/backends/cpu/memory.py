@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LINE", "address_of", "aligned", "forget", "give_back", "take"]
+__all__ = ["LINE", "address_of", "aligned", "first_line", "forget", "give_back", "take"]
 
 Block = tuple[np.ndarray[Any, Any], int]
 """Bytes that begin on a cache line, and their address."""
@@ -31,6 +31,11 @@ _HEAD = object.__basicsize__
 def address_of(array: np.ndarray[Any, Any]) -> int:
     """Return the address of an array's first element; ``ctypes.data`` and the like build an object of many parts."""
     return ctypes.c_int64.from_address(id(array) + _HEAD).value
+
+
+def first_line(array: np.ndarray[Any, Any]) -> int:
+    """Return the address of the first cache line that begins within an array."""
+    return -(-address_of(array) // LINE) * LINE
 
 
 def aligned(size: int) -> Block:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import gemm, memory, threads, winograd_gradient
-from gpuconv.backends.cpu.memory import LINE, address_of
+from gpuconv.backends.cpu.memory import LINE, address_of, first_line
 from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, operand, possible_forms
 from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel, products
 from gpuconv.dispatch import Call
@@ -176,10 +176,6 @@ def _weights(problem: ConvProblem, strides: tuple[int, ...]) -> list[int]:
     return [0, group, outputs, channels, *(0,) * (3 - problem.rank), *spatial]
 
 
-def _line(array: Array) -> int:
-    return -(-address_of(array) // LINE) * LINE
-
-
 def pack(call: Call, w: Array) -> Array:
     """Return the transformed weights of the phases that gain by it, each with room to begin at a cache line."""
     sizes = _packed_sizes(call)
@@ -188,7 +184,7 @@ def pack(call: Call, w: Array) -> Array:
     for phase, size in zip(_phases(call), sizes, strict=True):
         if phase.call is not None and size:
             problem = phase.call.problem
-            _transform(problem, correlated[phase.taps], _line(packed[start:]), geometry(problem, True))
+            _transform(problem, correlated[phase.taps], first_line(packed[start:]), geometry(problem, True))
         start += size
     return packed
 
@@ -277,7 +273,7 @@ def _correlate(problem: ConvProblem, x: Array, w: Array, y: Array, bias: Array |
         words[_BIAS] = address_of(bias)
     block = memory.take(weight_bytes + (g.input_bytes if g.split else 0))
     if packed is not None:
-        words[_U] = _line(packed)
+        words[_U] = first_line(packed)
     elif weight_bytes:
         _transform_into(words, block[1], g)
     words[_V] = block[1] + weight_bytes

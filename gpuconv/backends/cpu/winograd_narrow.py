@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import gemm, memory, threads
-from gpuconv.backends.cpu.memory import LINE, address_of
+from gpuconv.backends.cpu.memory import LINE, address_of, first_line
 from gpuconv.backends.cpu.winograd_geometry import along_axes, operand
 from gpuconv.backends.cpu.winograd_narrow_geometry import Geometry, form_of, geometry, part_count
 from gpuconv.backends.cpu.winograd_narrow_kernels import NARROW, TILES, WEIGHTS, kernel
@@ -92,12 +92,8 @@ def pack(call: Call, w: Array) -> Array:
     g = _geometry(call)
     packed = np.empty(g.weight_bytes + LINE, np.uint8)
     ready = _ready(call.problem, g.form, (0,) * len(call.problem.x_shape), (0,) * len(call.problem.y_shape), w.strides)
-    _transform(ready, w, _line(packed))
+    _transform(ready, w, first_line(packed))
     return packed
-
-
-def _line(array: Array) -> int:
-    return -(-address_of(array) // LINE) * LINE
 
 
 class _Ready(NamedTuple):
@@ -139,7 +135,7 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     if packed is None:
         _transform(ready, w, block[1])
     words[_X], words[_Y], words[_BIAS] = address_of(x), address_of(y), address_of(sums_bias)
-    words[_U], words[_STAGE] = block[1] if packed is None else _line(packed), TILES
+    words[_U], words[_STAGE] = block[1] if packed is None else first_line(packed), TILES
     words[_FLAG] = address_of(flag)
     threads.run(ready.kernel, words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=call.flops < threads.SMALL_FLOPS)
     memory.give_back(block)

@@ -276,7 +276,7 @@ def geometry(problem: ConvProblem, form: int) -> Geometry:
     (sy, sx), (out_z, out_y, out_x) = along_axes(problem)[1], (1, 1, *problem.output)[-3:]
     fields: dict[str, int] = counts | {
         "channels": s.channels, "outputs": s.outputs, "groups": groups, "mode": problem.mode_code,
-        "block_z": 1, "block_y": rows, "block_x": s.block_vectors * LANES,
+        "block_y": rows, "block_x": s.block_vectors * LANES,
         "pitch_z": 1 + s.axes[0].reach, "pitch_y": pitch_y, "pitch_x": s.pitch_x, "plane": s.plane_bytes(rows),
         "out_z": out_z, "out_y": out_y, "out_x": out_x, "tiles_y": s.tiles_y, "vectors": s.vectors,
         "block_vectors": s.block_vectors, "blocks_y": -(-s.tiles_y // rows), "blocks_x": s.blocks_x,

@@ -37,7 +37,7 @@ NARROW = record(
     # border mode, and the range of inputs that negative padding leaves on each axis
     "mode low_z low_y low_x high_z high_y high_x "
     # the packed input, as in `direct_kernels.PHASE`: a tile is what an output is there
-    "advance_z advance_y advance_x offset_z offset_y offset_x block_z block_y block_x "
+    "advance_z advance_y advance_x offset_z offset_y offset_x block_y block_x "
     "pitch_z pitch_y pitch_x residues_z residues_y residues_x residue_count_z residue_count_y residue_count_x plane "
     # outputs; tile rows and vectors of tiles, and those of a block; blocks along both axes
     "out_z out_y out_x tiles_y vectors block_vectors blocks_y blocks_x "
