@@ -130,31 +130,31 @@ def _find_runs(table, nz, ny, nx, line_z, line_y, pixel_bytes, size, lanes):  # 
 
 
 @njit(error_model="numpy")
-def _tile_rows(rows, width, to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, accumulator):  # type: ignore[no-untyped-def]
+def _tile_rows(rows, width, to, to_stride, sums, stride, w, panel, pitch, depth, bias, accumulator):  # type: ignore[no-untyped-def]
     if width == 3 and rows == 8:
-        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 3, accumulator)
+        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 8, 3, accumulator)
     elif width == 3 and rows == 4:
-        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 3, accumulator)
+        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 4, 3, accumulator)
     elif width == 3 and rows == 2:
-        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 3, accumulator)
+        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 2, 3, accumulator)
     elif width == 3 and rows == 1:
-        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 3, accumulator)
+        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 1, 3, accumulator)
     elif width == 2 and rows == 8:
-        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 2, accumulator)
+        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 8, 2, accumulator)
     elif width == 2 and rows == 4:
-        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 2, accumulator)
+        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 4, 2, accumulator)
     elif width == 2 and rows == 2:
-        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 2, accumulator)
+        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 2, 2, accumulator)
     elif width == 2 and rows == 1:
-        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 2, accumulator)
+        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 1, 2, accumulator)
     elif width == 1 and rows == 8:
-        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 8, 1, accumulator)
+        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 8, 1, accumulator)
     elif width == 1 and rows == 4:
-        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 4, 1, accumulator)
+        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 4, 1, accumulator)
     elif width == 1 and rows == 2:
-        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 2, 1, accumulator)
+        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 2, 1, accumulator)
     else:
-        product(to, to_stride, sums, stride, w, w_row, w_step, panel, pitch, depth, bias, 1, 1, accumulator)
+        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 1, 1, accumulator)
 
 
 @njit(error_model="numpy")
@@ -371,7 +371,7 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
                                     if in_rows and end * lanes <= pixels:
                                         inputs, pitch = base + read(runs + 32 * tile) + term * p.xc, p.xc
                                     _tile_rows(
-                                        rows, end - begin, to, stride, own, p.sums_stride, at, size, rows * size,
+                                        rows, end - begin, to, stride, own, p.sums_stride, at,
                                         inputs, pitch, depth, bias, accumulator,
                                     )  # fmt: skip
                                 row += rows

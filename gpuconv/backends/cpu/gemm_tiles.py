@@ -36,8 +36,6 @@ def product(
     sums: Any,
     sums_stride: Any,
     w: Any,
-    w_stride: Any,
-    w_step: Any,
     panel: Any,
     panel_stride: Any,
     depth: Any,
@@ -46,7 +44,7 @@ def product(
     width: Any,
     code: Any,
 ) -> Any:
-    """Multiply: to[r, i] = start + sum over k of w[k * w_step + r * w_stride] * panel[k, i].
+    """Multiply: to[r, i] = start + sum over k of w[k, r] * panel[k, i].
 
     A tile of `rows` by `width` vectors stays in registers over all k. It starts from the bias of each row, or from
     what `sums` holds where `bias` is 0.
@@ -54,7 +52,7 @@ def product(
     Parameters
     ----------
     to, sums, w, panel, bias : int64
-        Addresses; the strides and `w_step` are in bytes.
+        Addresses; the strides are in bytes.
     depth : int64
         Number of k.
     rows, width, code : literal int
@@ -64,12 +62,25 @@ def product(
     n, size = lanes_of(a), BYTES[a]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_stride, sums, sums_stride, w, w_stride, w_step, panel, panel_stride, depth, bias = args[:11]
+        to, to_stride, sums, sums_stride, w, panel, panel_stride, depth, bias = args[:9]
         vector = ir.VectorType(element_type(a), n)
         slots = [cgutils.alloca_once(builder, vector) for _ in range(height * columns)]
+        step = constant(height * size)
 
         def place(first: Any, stride: Any, r: int, v: int) -> Any:
             return builder.add(builder.add(first, builder.mul(stride, constant(r))), constant(v * n * size))
+
+        def terms(k: Any, number: int) -> None:
+            at, weights = builder.add(panel, builder.mul(k, panel_stride)), builder.add(w, builder.mul(k, step))
+            for _ in range(number):
+                inputs = [load_vector(builder, builder.add(at, constant(v * n * size)), a, n) for v in range(columns)]
+                for r in range(height):
+                    scalar = load_vector(builder, builder.add(weights, constant(r * size)), a, 1)
+                    weight = broadcast(builder, scalar, n)
+                    for v in range(columns):
+                        slot = slots[r * columns + v]
+                        builder.store(multiply_add(builder, weight, inputs[v], builder.load(slot), a), slot)
+                at, weights = builder.add(at, panel_stride), builder.add(weights, step)
 
         with builder.if_else(builder.icmp_signed("!=", bias, constant(0))) as (fresh, going_on):
             with fresh:
@@ -81,26 +92,21 @@ def product(
                 for i, slot in enumerate(slots):
                     at = place(sums, sums_stride, *divmod(i, columns))
                     builder.store(load_vector(builder, at, a, n), slot)
-        # Row addresses as a base every four rows plus one of three strides, which is what an address can hold.
-        strides = [constant(0), w_stride, builder.shl(w_stride, constant(1)), builder.mul(w_stride, constant(3))]
-        four = builder.shl(w_stride, constant(2))
-        with cgutils.for_range(builder, depth) as loop:
-            source = builder.add(panel, builder.mul(loop.index, panel_stride))
-            inputs = [load_vector(builder, builder.add(source, constant(v * n * size)), a, n) for v in range(columns)]
-            base = builder.add(w, builder.mul(loop.index, w_step))
-            for r in range(height):
-                if r and r % 4 == 0:
-                    base = builder.add(base, four)
-                weight = broadcast(builder, load_vector(builder, builder.add(base, strides[r % 4]), a, 1), n)
-                for v in range(columns):
-                    slot = slots[r * columns + v]
-                    builder.store(multiply_add(builder, weight, inputs[v], builder.load(slot), a), slot)
+        fours = builder.lshr(depth, constant(2))
+        with cgutils.for_range(builder, fours) as loop:
+            terms(builder.shl(loop.index, constant(2)), 4)
+        done = builder.shl(fours, constant(2))
+        for number in (2, 1):
+            part = builder.and_(depth, constant(number))
+            with builder.if_then(builder.icmp_signed("!=", part, constant(0))):
+                terms(done, number)
+            done = builder.add(done, part)
         for i, slot in enumerate(slots):
             store_vector(builder, builder.load(slot), place(to, to_stride, *divmod(i, columns)), a)
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(*[i64] * 11, rows, width, code), codegen
+    return types.void(*[i64] * 9, rows, width, code), codegen
 
 
 @intrinsic(prefer_literal=True)
