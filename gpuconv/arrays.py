@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 import os
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gpuconv.backends.cuda.interop import DeviceArray
 
 __all__ = [
+    "address_of",
     "adopt",
     "allocate",
     "bare",
@@ -169,14 +171,25 @@ def _physical_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def check_size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Raise MemoryError for an array that this machine's memory cannot hold."""
+_HEAD = object.__basicsize__
+"""An array's memory address follows the head that every object begins with: `PyArrayObject_fields` of NumPy's ABI."""
+
+
+def address_of(array: np.ndarray[Any, Any]) -> int:
+    """Return the address of an array's first element; ``ctypes.data`` and the like build an object of many parts."""
+    return ctypes.c_int64.from_address(id(array) + _HEAD).value
+
+
+@functools.lru_cache(maxsize=4096)
+def check_size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Return the bytes of an array; raise MemoryError where this machine's memory cannot hold it."""
     needed = math.prod(shape) * dtype.itemsize
     if needed > _physical_memory():
         raise MemoryError(
             f"a result of shape {shape} and dtype {dtype.name} needs {needed / 2**30:.3g} GiB; "
             f"this machine has {_physical_memory() / 2**30:.3g} GiB"
         )
+    return needed
 
 
 _ALIGNED_BYTES = 16 << 10
@@ -190,14 +203,12 @@ def allocate(shape: tuple[int, ...], dtype: np.dtype[Any], like: Any = None) -> 
 
         with launch.faults():
             return interop.allocate(shape, dtype, like)
-    check_size(shape, dtype)
-    size = math.prod(shape) * dtype.itemsize
+    size = check_size(shape, dtype)
     if size < _ALIGNED_BYTES:
         return np.empty(shape, dtype)
     # NumPy aligns to 16 bytes; vectors that straddle two cache lines cost a kernel up to a third of its time.
     memory = np.empty(size + 63, np.uint8)
-    start = -memory.__array_interface__["data"][0] % 64
-    return np.ndarray(shape, dtype, memory, start)
+    return np.ndarray(shape, dtype, memory, -address_of(memory) % 64)
 
 
 def check_out(

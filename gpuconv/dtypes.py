@@ -66,6 +66,8 @@ def check_pair(x: np.dtype[Any], w: np.dtype[Any], names: tuple[str, str] = ("x"
     DtypeError
         If they differ, or if gpuconv does not compute in that dtype.
     """
+    if x is w and name_of(x) in ACCUMULATORS:
+        return name_of(x)
     for dtype, argument in ((x, names[0]), (w, names[1])):
         if name_of(dtype) not in ACCUMULATORS:
             raise DtypeError(f"{argument} has dtype {dtype.name}; supported are {', '.join(SUPPORTED)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpuconv import activation as activations
 from gpuconv import arrays, dispatch
@@ -12,6 +12,9 @@ from gpuconv.dispatch import Call
 from gpuconv.dtypes import check_pair, result_dtype, to_numpy
 from gpuconv.errors import ShapeError, UnsupportedError
 from gpuconv.problem import ConvProblem
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["bias_channels", "make_call", "run"]
 
@@ -52,10 +55,7 @@ def run(
         padding_value, activation,
     )  # fmt: skip
     plain = _is_plain(geometry) and _is_plain(written_shape) and _is_plain(activation)
-    call, module = (_ready if plain else _ready.__wrapped__)(*key)
-    problem: ConvProblem = call.problem
-    *_, shape = problem.shapes(operation)
-    result_type = result_dtype(first.dtype)
+    call, module, shape, result_type = (_ready if plain else _ready.__wrapped__)(*key)
     bias_array = None
     if bias is not None:
         bias_array = arrays.check_bias(bias, bias_channels(call), result_type)
@@ -79,7 +79,12 @@ def run(
 def _is_plain(value: Any) -> bool:
     """Whether equal values mean the same: a cache key may not take 1.0 or True for 1."""
     kind = type(value)
-    return kind is int or kind is str or value is None or (kind is tuple and all(map(_is_plain, value)))
+    if kind is tuple:
+        return _PLAIN.issuperset(map(type, value)) or all(map(_is_plain, value))
+    return kind in _PLAIN
+
+
+_PLAIN = frozenset((int, str, type(None)))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -96,13 +101,14 @@ def _ready(
     algorithm: str,
     padding_value: float,
     activation: Any,
-) -> tuple[Call, ModuleType]:
-    """Return the call that the arguments mean and the algorithm that serves it."""
+) -> tuple[Call, ModuleType, tuple[int, ...], np.dtype[Any]]:
+    """Return the call that the arguments mean, the algorithm that serves it, and its result's shape and dtype."""
     call = make_call(operation, rank, first, second, written, dtype, geometry, precision, padding_value, activation)
     # Before the choice: what cannot be held need not be planned.
+    shape, result_type = call.problem.shapes(operation)[2], result_dtype(to_numpy(dtype))
     if backend != "cuda":
-        arrays.check_size(call.problem.shapes(operation)[2], result_dtype(to_numpy(dtype)))
-    return call, dispatch.choose(call, backend, algorithm)
+        arrays.check_size(shape, result_type)
+    return call, dispatch.choose(call, backend, algorithm), shape, result_type
 
 
 def make_call(

@@ -124,19 +124,19 @@ class Plan:
         module = dispatch.choose(call, self._backend, a["algorithm"], max_workspace)
         # Calls name what was chosen here: the packed weights are in its form.
         a["algorithm"] = module.__name__.rpartition(".")[2]
-        self._bound = (operation, rank, weights, a)
+        self._bound = (operation, rank, weights, geometry_of(a), a)
         self._packed = module.pack(call, weights)
         self.explanation = dispatch.explain(call, self._backend, a["algorithm"])
         self.workspace_bytes = dispatch.workspace(call, self._backend, a["algorithm"])
 
     def __call__(self, x: Any, *, out: Any = None) -> Any:
         """Return the convolution of `x`, whose shape and dtype must be the planned ones."""
-        operation, rank, w, a = self._bound
-        shape = tuple(arrays.adopt(x).shape)
+        operation, rank, w, geometry, a = self._bound
+        shape = arrays.adopt(x).shape
         if shape != self._state[1]:
             raise ShapeError(f"x has shape {shape}; this plan takes {self._state[1]}")
         return run(
-            operation, rank, x, w, a["bias"], geometry_of(a), a["precision"], self._backend, a["algorithm"], out,
+            operation, rank, x, w, a["bias"], geometry, a["precision"], self._backend, a["algorithm"], out,
             packed=self._packed, activation=a["activation"],
         )  # fmt: skip
 

@@ -85,7 +85,7 @@ def _problems(call: Call) -> tuple[ConvProblem, ConvProblem | None]:
 
 def _has_phases(call: Call) -> bool:
     """Whether the weights must be packed: those of a sum do not lie in the order of its terms."""
-    return call.operation != "forward" or any(b > 1 for b in call.problem.input_dilation)
+    return call.operation != "forward" or max(call.problem.input_dilation) > 1
 
 
 def _geometry(call: Call) -> Geometry:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from typing import Any
 
 import numpy as np
+
+from gpuconv.arrays import address_of
 
 __all__ = ["LINE", "address_of", "aligned", "first_line", "forget", "give_back", "take"]
 
@@ -17,20 +18,14 @@ Block = tuple[np.ndarray[Any, Any], int]
 LINE = 64
 _KEPT_BYTES = 128 << 20
 _KEPT_BLOCKS = 32
-_kept: list[Block] = []
+_kept: list[tuple[int, Block]] = []
+"""Blocks and their sizes, the one given back last at the end."""
+_held = [0]
+"""Their bytes."""
 _SMALL_BYTES = 32 << 10
 _small: list[Block] = []
 """Blocks of `_SMALL_BYTES`: a small call has no time to look for the block that fits it best, nor for a lock."""
 _lock = [threading.Lock()]
-
-
-_HEAD = object.__basicsize__
-"""An array's memory address follows the head that every object begins with: `PyArrayObject_fields` of NumPy's ABI."""
-
-
-def address_of(array: np.ndarray[Any, Any]) -> int:
-    """Return the address of an array's first element; ``ctypes.data`` and the like build an object of many parts."""
-    return ctypes.c_int64.from_address(id(array) + _HEAD).value
 
 
 def first_line(array: np.ndarray[Any, Any]) -> int:
@@ -54,27 +49,32 @@ def take(size: int) -> Block:
         except IndexError:
             return aligned(_SMALL_BYTES)
     with _lock[0]:
-        fitting = [(block[0].nbytes, i) for i, block in enumerate(_kept) if block[0].nbytes >= size]
-        if fitting:
-            return _kept.pop(min(fitting)[1])
+        best, least = -1, 0
+        # A call like the last one finds its own blocks at once.
+        for i in range(len(_kept) - 1, -1, -1):
+            held = _kept[i][0]
+            if held >= size and (best < 0 or held < least):
+                best, least = i, held
+                if held == size:
+                    break
+        if best >= 0:
+            _held[0] -= least
+            return _kept.pop(best)[1]
     return aligned(size)
 
 
 def give_back(*blocks: Block) -> None:
     """Keep blocks that are no longer used; the oldest kept make room for them."""
-    large = []
     for block in blocks:
-        if block[0].nbytes > _SMALL_BYTES:
-            large.append(block)
+        size = block[0].nbytes
+        if size > _SMALL_BYTES:
+            with _lock[0]:
+                _kept.append((size, block))
+                _held[0] += size
+                while _held[0] > _KEPT_BYTES or len(_kept) > _KEPT_BLOCKS:
+                    _held[0] -= _kept.pop(0)[0]
         elif len(_small) < _KEPT_BLOCKS:
             _small.append(block)
-    if not large:
-        return
-    with _lock[0]:
-        _kept.extend(large)
-        held = sum(block[0].nbytes for block in _kept)
-        while held > _KEPT_BYTES or len(_kept) > _KEPT_BLOCKS:
-            held -= _kept.pop(0)[0].nbytes
 
 
 def forget() -> None:
@@ -82,6 +82,7 @@ def forget() -> None:
     _small.clear()
     with _lock[0]:
         _kept.clear()
+        _held[0] = 0
 
 
 def _in_child() -> None:
