@@ -15,12 +15,9 @@ from gpuconv.backends.cpu.simd import (
     broadcast,
     constant,
     element_type,
-    first_lanes,
     lanes_of,
-    load_masked,
     load_vector,
     number,
-    store_masked,
     store_vector,
 )
 
@@ -88,58 +85,43 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
                     builder, widen(builder, value, s, a, 1), builder.add(to, builder.mul(i, constant(size))), a
                 )
 
-        def pairs(first: Any, left: Any) -> None:
-            """Keep every second element; `left` is how many to keep, all of a vector for None."""
+        def dense(first: Any) -> None:
+            value = load_vector(builder, builder.add(address, builder.mul(first, constant(BYTES[s]))), s, n)
+            store_vector(
+                builder, widen(builder, value, s, a, n), builder.add(to, builder.mul(first, constant(size))), a
+            )
+
+        def pairs(first: Any) -> None:
+            # Two vectors that overlap in one element, so that nothing beyond the last element kept is read.
             place = builder.add(address, builder.mul(first, step))
-            halves = []
-            for half in range(2):
-                at = builder.add(place, constant(half * n * size))
-                if left is None:
-                    halves.append(load_vector(builder, at, a, n))
-                else:
-                    read = builder.sub(builder.shl(left, constant(1)), constant(1 + half * n))
-                    halves.append(load_masked(builder, at, first_lanes(builder, read, n), a, n))
-            even = ir.Constant(ir.VectorType(I32, n), [2 * lane for lane in range(n)])
-            value = builder.shuffle_vector(*halves, even)
-            target = builder.add(to, builder.mul(first, constant(size)))
-            if left is None:
-                store_vector(builder, value, target, a)
-            else:
-                store_masked(builder, value, target, first_lanes(builder, left, n), a)
+            halves = [load_vector(builder, builder.add(place, constant(k * (n - 1) * size)), a, n) for k in range(2)]
+            order = [2 * lane + (2 * lane >= n) for lane in range(n)]
+            value = builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(I32, n), order))
+            store_vector(builder, value, builder.add(to, builder.mul(first, constant(size))), a)
+
+        def vectors(copy: Any) -> None:
+            """Copy by vectors, the last of which overlaps the one before; too few elements for one, one by one."""
+            with builder.if_else(builder.icmp_signed("<", count, constant(n))) as (few, many):
+                with few:
+                    elements(constant(0), count)
+                with many:
+                    full = builder.sdiv(count, constant(n))
+                    with cgutils.for_range(builder, full) as loop:
+                        copy(builder.mul(loop.index, constant(n)))
+                    with builder.if_then(builder.icmp_signed("<", builder.mul(full, constant(n)), count)):
+                        copy(builder.sub(count, constant(n)))
 
         is_dense = builder.icmp_signed("==", step, constant(BYTES[s]))
-        with builder.if_else(is_dense) as (dense, strided):
-            with dense:
-                full = builder.sdiv(count, constant(n))
-                with cgutils.for_range(builder, full) as loop:
-                    i = builder.mul(loop.index, constant(n))
-                    value = load_vector(builder, builder.add(address, builder.mul(i, constant(BYTES[s]))), s, n)
-                    store_vector(
-                        builder, widen(builder, value, s, a, n), builder.add(to, builder.mul(i, constant(size))), a
-                    )
-                done = builder.mul(full, constant(n))
-                if s == a:
-                    left = builder.sub(count, done)
-                    with builder.if_then(builder.icmp_signed(">", left, constant(0))):
-                        here, mask = builder.mul(done, constant(size)), first_lanes(builder, left, n)
-                        value = load_masked(builder, builder.add(address, here), mask, a, n)
-                        store_masked(builder, value, builder.add(to, here), mask, a)
-                else:
-                    elements(done, builder.sub(count, done))
+        with builder.if_else(is_dense) as (one_by_one, strided):
+            with one_by_one:
+                vectors(dense)
             with strided:
                 if s != a:
                     elements(constant(0), count)
                 else:
                     with builder.if_else(builder.icmp_signed("==", step, constant(2 * size))) as (by_two, other):
                         with by_two:
-                            # The last vector's second half may lie beyond the array.
-                            full = builder.sdiv(builder.sub(count, constant(1)), constant(n))
-                            with cgutils.for_range(builder, full) as loop:
-                                pairs(builder.mul(loop.index, constant(n)), None)
-                            done = builder.mul(full, constant(n))
-                            left = builder.sub(count, done)
-                            with builder.if_then(builder.icmp_signed(">", left, constant(0))):
-                                pairs(done, left)
+                            vectors(pairs)
                         with other:
                             # A gather took three times as long (Zen 3).
                             elements(constant(0), count)

@@ -26,8 +26,14 @@ __all__ = ["Geometry", "geometry", "offsets", "reads_rows"]
 
 _DEPTH_BYTES = 32 << 10
 """One panel: with the weights that meet it, it stays in a first-level cache of 32 KiB or more."""
-_BLOCK_VECTORS = 36
-"""Vectors of a block, about: its panels, packed input and sums stay in a second-level cache of 1 MiB."""
+_BLOCK_VECTORS = 50
+"""Vectors of a block, about: its panels, packed input and sums stay near in a second-level cache."""
+_PHASE_VECTORS = 36
+"""The same where several phases' sums wait beside each other."""
+_DIRECT_VECTORS = 144
+"""The same where inputs are read where they lie and sums are complete after one range of terms."""
+_WEIGHT_CYCLES = 0.4
+"""To pack a weight within a task."""
 _INPUT_BYTES = 384 << 10
 _SUMS_BYTES = 512 << 10
 _TASK_FLOPS = 200e6
@@ -138,6 +144,10 @@ class _Work(NamedTuple):
     inside: bool
     one_line: bool
     """Whether tiles read x without a panel."""
+    packs_weights: bool
+    """Whether each task packs its rows of weights."""
+    is_direct: bool
+    """Whether sums go to y at once, without waiting in scratch memory for the next terms or phases."""
     workers: int
 
 
@@ -158,7 +168,8 @@ def _task_cycles(work: _Work, block: tuple[int, ...], rows: int) -> float:
     line = (bx + work.axes[2].reach) * (2.0 / work.lanes if work.axes[2].advance == 1 else 0.7) + 30
     copied = 0.0 if work.inside else work.channels * lines * line
     written = rows * vectors * work.phases * (4 if work.phases > 1 else 1)
-    return compute + panels + copied + written + 3000
+    weights = work.terms * rows * _WEIGHT_CYCLES if work.packs_weights else 0.0
+    return compute + panels + copied + written + weights + 3000
 
 
 def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> float:
@@ -187,7 +198,8 @@ def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> float:
 def _choose(work: _Work, flops: float) -> tuple[tuple[int, int, int], int, float]:
     """Return the block of outputs and the rows of weights of a task, and the cycles estimated."""
     z, y, x = work.axes
-    limit = _BLOCK_VECTORS * work.lanes
+    limit = _PHASE_VECTORS if work.phases > 1 else _DIRECT_VECTORS if work.is_direct else _BLOCK_VECTORS
+    limit *= work.lanes
     unit = WIDTH * work.lanes
     widths = {x.outputs} if x.outputs <= 2 * limit else set()
     widths |= {min(x.outputs, unit * n) for n in (1, 2, 3, 4, 6, 8, 10, 12) if unit * n < 2 * x.outputs or n == 1}
@@ -261,9 +273,11 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     )
     one_line = inside and all(len(members) == 1 for members in sets)
     one_line = one_line and reads_rows(math.prod(problem.spatial) * size, problem)
+    terms = channels * sum(map(len, taps))
+    is_direct = inside and len(taps) == 1 and terms * WIDTH * lanes * size <= _DEPTH_BYTES
     work = _Work(
-        axes, max(rows, 1), channels, channels * sum(map(len, taps)), channels * sum(map(len, sets)), len(taps),
-        problem.batch * groups, lanes, inside, one_line, threads.count(),
+        axes, max(rows, 1), channels, terms, channels * sum(map(len, sets)), len(taps), problem.batch * groups, lanes,
+        inside, one_line, not packed_rows, is_direct, threads.count(),
     )  # fmt: skip
     (bz, by, bx), row_chunk, cycles = _choose(work, problem.flops)
     block = (bz, by, bx)
