@@ -26,6 +26,9 @@ __all__ = ["Geometry", "geometry", "offsets", "reads_rows"]
 
 _DEPTH_BYTES = 32 << 10
 """One panel: with the weights that meet it, it stays in a first-level cache of 32 KiB or more."""
+_PANELS_BYTES = 224 << 10
+"""Panels of which one fills the first-level cache, packed together from where x lies: neighbours read the same pages
+and cache lines, and wait in a second-level cache of 512 KiB or more."""
 _BLOCK_VECTORS = 50
 """Vectors of a block, about: its panels, packed input and sums stay near in a second-level cache."""
 _PHASE_VECTORS = 36
@@ -334,7 +337,10 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     call["panel_offset"] = int(call["runs_offset"]) + _round(32 * (bz * by + tiles + 2), 64)
     call["panel_bytes"] = chosen * WIDTH * lanes * size
     call["panel_group"] = max(1, min(tiles, _DEPTH_BYTES // max(int(call["panel_bytes"]), 1)))
-    call["weights_offset"] = int(call["panel_offset"]) + int(call["panel_group"]) * _round(int(call["panel_bytes"]), 64)
+    call["panel_count"] = call["panel_group"]
+    if inside and int(call["panel_group"]) == 1:
+        call["panel_count"] = max(1, min(tiles, _PANELS_BYTES // max(int(call["panel_bytes"]), 1)))
+    call["weights_offset"] = int(call["panel_offset"]) + int(call["panel_count"]) * _round(int(call["panel_bytes"]), 64)
     weights = 0 if packed_rows else (row_chunk * chosen + ROWS * lanes) * size
     call["sums_offset"] = int(call["weights_offset"]) + _round(weights, 64)
     call["sums_stride"] = _odd_lines(tiles * WIDTH * lanes * size)

@@ -43,7 +43,7 @@ GEMM = record(
     # the kernel's planes, the input planes from one to the next and a plane's taps, or 0 where none is left out
     "kernel_z dilation_z plane_taps "
     # offsets in the scratch memory, which begins with the packed input
-    "runs_offset panel_offset panel_bytes panel_group weights_offset sums_offset sums_stride phase_bytes"
+    "runs_offset panel_offset panel_bytes panel_group panel_count weights_offset sums_offset sums_stride phase_bytes"
 )
 """One call; what belongs to the caller's arrays comes first."""
 
@@ -195,29 +195,23 @@ def _fill_patches(to, pitch, address, pixel, count, size, lanes, accumulator):  
 
 @njit(error_model="numpy")
 def _fill_panel(panel, is_partial, runs, first, tile, base, offsets, depth, pixel, patches, size, lanes, accumulator):  # type: ignore[no-untyped-def]
-    """Copy a tile's inputs for a number of terms; `first` and `tile` name its runs."""
+    """Copy a tile's inputs for a number of terms; `first` and `tile` name its runs. Return the next tile's first."""
     pitch = WIDTH * lanes * size
+    run = first
     if is_partial:
         fill_run(panel, depth * WIDTH * lanes, zero(accumulator), accumulator)
-    if patches:
-        run = runs + 32 * first
-        while read(run + 8) == tile:
-            source, place, count = base + read(run), panel + read(run + 16), read(run + 24)
+    while read(runs + 32 * run + 8) == tile:
+        here = runs + 32 * run
+        source, place, count = base + read(here), panel + read(here + 16), read(here + 24)
+        if patches:
             for k in range(0, depth, lanes):
                 _fill_patches(
                     place + k * pitch, pitch, source + read(offsets + 8 * k), pixel, count, size, lanes, accumulator
                 )  # fmt: skip
-            run += 32
-        return
-    # A few terms at a time: all runs of them are written while they are in a first-level cache.
-    for k in range(0, depth, _TERMS):
-        run = runs + 32 * first
-        while read(run + 8) == tile:
-            pack_run(
-                panel + k * pitch + read(run + 16), pitch, base + read(run), offsets + 8 * k, min(_TERMS, depth - k),
-                read(run + 24), accumulator,
-            )  # fmt: skip
-            run += 32
+        else:
+            pack_run(place, pitch, source, offsets, depth, count, accumulator)
+        run += 1
+    return run
 
 
 @njit(error_model="numpy")
@@ -332,49 +326,56 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
                             packed, from_here + first_row * p.w_row + (channel * s.tap_count + term) * size, p.w_row,
                             last_row - first_row, depth, size, accumulator,
                         )  # fmt: skip
-                    r = 0
-                    for first_tile in range(0, tiles, p.panel_group):
-                        last_tile = min(first_tile + p.panel_group, tiles)
-                        for tile in range(first_tile, last_tile):
-                            if in_rows and _first_vector(tile + 1, tiles, vectors) * lanes <= pixels:
-                                r += 1
-                                continue
-                            place = panel + (tile - first_tile) * p.panel_bytes
-                            is_partial = _first_vector(tile + 1, tiles, vectors) * lanes > pixels
-                            _fill_panel(
-                                place, is_partial, runs, r, tile, base, s.offsets + 8 * term, depth, p.pixel, p.patches,
-                                size, lanes, accumulator,
-                            )  # fmt: skip
-                            while read(runs + 32 * r + 8) == tile:
-                                r += 1
-                        for number_in_set in range(s.first, s.last):
-                            slot = read(p.order + 8 * number_in_set)
-                            f = phases[slot]
-                            weights = p.w + f.w_offset + group * f.w_group
-                            row = first_row
-                            while row < last_row:
-                                rows = _rows(p, row, last_row)
-                                at = scratch + p.weights_offset + (row - first_row) * depth * size
-                                if p.w_row == 0:
-                                    at = weights + row * p.channels * s.tap_count * size
-                                    at += (channel * s.tap_count + term) * rows * size
-                                bias = p.bias + (group * p.outputs + row) * size if fresh else 0
-                                for tile in range(first_tile, last_tile):
-                                    begin = _first_vector(tile, tiles, vectors)
-                                    end = _first_vector(tile + 1, tiles, vectors)
-                                    own = sums + slot * p.phase_bytes + (row - first_row) * p.sums_stride
-                                    own += begin * lanes * size
-                                    to, stride = own, p.sums_stride
-                                    if p.dense != 0 and final and end * lanes <= pixels and row + rows <= p.outputs:
-                                        to, stride = corner + row * p.yc + begin * lanes * size, p.yc
-                                    inputs, pitch = panel + (tile - first_tile) * p.panel_bytes, WIDTH * lanes * size
-                                    if in_rows and end * lanes <= pixels:
-                                        inputs, pitch = base + read(runs + 32 * tile) + term * p.xc, p.xc
-                                    _tile_rows(
-                                        rows, end - begin, to, stride, own, p.sums_stride, at,
-                                        inputs, pitch, depth, bias, accumulator,
-                                    )  # fmt: skip
-                                row += rows
+                    run = 0
+                    for first_packed in range(0, tiles, p.panel_count):
+                        last_packed = min(first_packed + p.panel_count, tiles)
+                        # A few terms of all panels at a time: neighbouring tiles read the same pages and cache lines.
+                        first_run = run
+                        for k in range(0, depth, _TERMS):
+                            run = first_run
+                            for tile in range(first_packed, last_packed):
+                                is_whole = _first_vector(tile + 1, tiles, vectors) * lanes <= pixels
+                                if in_rows and is_whole:
+                                    run += 1
+                                    continue
+                                run = _fill_panel(
+                                    panel + (tile - first_packed) * p.panel_bytes + k * WIDTH * lanes * size,
+                                    not is_whole, runs, run, tile, base, s.offsets + 8 * (term + k),
+                                    min(_TERMS, depth - k), p.pixel, p.patches, size, lanes, accumulator,
+                                )  # fmt: skip
+                        for first_tile in range(first_packed, last_packed, p.panel_group):
+                            last_tile = min(first_tile + p.panel_group, last_packed)
+                            for number_in_set in range(s.first, s.last):
+                                slot = read(p.order + 8 * number_in_set)
+                                f = phases[slot]
+                                weights = p.w + f.w_offset + group * f.w_group
+                                row = first_row
+                                while row < last_row:
+                                    rows = _rows(p, row, last_row)
+                                    at = scratch + p.weights_offset + (row - first_row) * depth * size
+                                    if p.w_row == 0:
+                                        at = weights + row * p.channels * s.tap_count * size
+                                        at += (channel * s.tap_count + term) * rows * size
+                                    bias = p.bias + (group * p.outputs + row) * size if fresh else 0
+                                    for tile in range(first_tile, last_tile):
+                                        begin = _first_vector(tile, tiles, vectors)
+                                        end = _first_vector(tile + 1, tiles, vectors)
+                                        own = sums + slot * p.phase_bytes + (row - first_row) * p.sums_stride
+                                        own += begin * lanes * size
+                                        to, stride = own, p.sums_stride
+                                        if p.dense != 0 and final and end * lanes <= pixels and row + rows <= p.outputs:
+                                            to, stride = corner + row * p.yc + begin * lanes * size, p.yc
+                                        inputs, pitch = (
+                                            panel + (tile - first_packed) * p.panel_bytes,
+                                            WIDTH * lanes * size,
+                                        )
+                                        if in_rows and end * lanes <= pixels:
+                                            inputs, pitch = base + read(runs + 32 * tile) + term * p.xc, p.xc
+                                        _tile_rows(
+                                            rows, end - begin, to, stride, own, p.sums_stride, at,
+                                            inputs, pitch, depth, bias, accumulator,
+                                        )  # fmt: skip
+                                    row += rows
                     term += depth
                     if term >= terms:
                         break
