@@ -16,6 +16,7 @@ from numba.extending import intrinsic
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.elements import copy_run, fill_run, load, read, store, write_run, zero
 from gpuconv.backends.cpu.records import record, record_at
+from gpuconv.backends.cpu.rows import prefetch
 from gpuconv.backends.cpu.tiles import accumulate, gather_rows, pack_rows, row_blocks
 from gpuconv.boundary import source_index
 
@@ -137,6 +138,8 @@ def pack_input(p, f, x, first_channel, channels, qz, qy, qx, nz, ny, nx, to, sou
     lz, ly, lx = nz + f.pitch_z - f.block_z, ny + f.pitch_y - f.block_y, nx + f.pitch_x - f.block_x
     size_z, size_y, size_x = p.high_z - p.low_z, p.high_y - p.low_y, p.high_x - p.low_x
     row_bytes = f.pitch_x * size
+    # Lines that follow each other in memory a processor prefetches by itself.
+    is_spread = f.advance_x * f.advance_y * f.advance_z > 1
     part = 0
     for a in range(f.residue_count_z):
         z0 = f.advance_z * qz + f.offset_z + read(f.residues_z + 8 * a) - p.low_z
@@ -165,6 +168,11 @@ def pack_input(p, f, x, first_channel, channels, qz, qy, qx, nz, ny, nx, to, sou
                                 at = _source_index(p.mode, x0 + f.advance_x * i, size_x)
                                 value = fill if at < 0 else load(start + at * p.xx, source, accumulator)
                                 store(row + i * size, value, accumulator, accumulator)
+                            if is_spread and channel + 1 < channels:
+                                prefetch(
+                                    start + p.xc + (x0 + f.advance_x * inner) * p.xx,
+                                    (outer - inner) * f.advance_x * p.xx,
+                                )  # fmt: skip
                             copy_run(
                                 row + inner * size, start + (x0 + f.advance_x * inner) * p.xx, outer - inner,
                                 f.advance_x * p.xx, source, accumulator,

@@ -37,7 +37,7 @@ _DIRECT_VECTORS = 144
 """The same where inputs are read where they lie and sums are complete after one range of terms."""
 _WEIGHT_CYCLES = 0.4
 """To pack a weight within a task."""
-_INPUT_BYTES = 384 << 10
+_INPUT_BYTES = 416 << 10
 _SUMS_BYTES = 512 << 10
 _TASK_FLOPS = 200e6
 _LEAST_CUT_TERMS = 64
@@ -313,7 +313,11 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
         record["tap_count"], record["first"] = len(members), position
         position += sum(own == members for own in taps)
         record["last"] = position
-    channel_chunk = channels if inside else max(1, min(channels, _INPUT_BYTES // plane))
+    channel_chunk = channels
+    if not inside:
+        # Equal chunks: a short one would be worth neither its panels nor its way to the sums and back.
+        most = max(1, min(channels, _INPUT_BYTES // plane))
+        channel_chunk = -(-channels // -(-channels // most)) if channels else 1
     tiles = -(-bz * by * bx // (lanes * WIDTH)) + 1
     call["channels"], call["outputs"], call["groups"], call["batch"] = channels, outputs, groups, problem.batch
     z_offsets = [offset for *_, offset in z.places[0]]
