@@ -127,7 +127,7 @@ class _Correlation:
         self.first_taps = 8 * np.cumsum([0, *map(len, combinations[:-1])])
         # A few thousand elements are packed sooner than a second thread hears of them.
         self.packs_alone = g.packed_elements < 20_000
-        self.pack_tasks = len(combinations) * problem.groups * -(-int(g.record["outputs"]) // kernels.ROWS)
+        self.pack_tasks = problem.groups * -(-int(g.record["outputs"]) // kernels.ROWS)
         self.pack_slice = max(1, 10**8 * self.pack_tasks // max(g.packed_elements, 1))
         self._records = KeptRecords(self._record)
         self._tap_tables: dict[tuple[int, ...], tuple[Array, Array, int]] = {}

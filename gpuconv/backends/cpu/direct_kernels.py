@@ -17,7 +17,7 @@ from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.elements import copy_run, fill_run, load, read, store, write_run, zero
 from gpuconv.backends.cpu.records import record, record_at
 from gpuconv.backends.cpu.rows import prefetch
-from gpuconv.backends.cpu.tiles import accumulate, gather_rows, pack_rows, row_blocks
+from gpuconv.backends.cpu.tiles import accumulate, collect_rows, pack_rows, row_blocks
 from gpuconv.boundary import source_index
 
 __all__ = [
@@ -77,6 +77,7 @@ _PACKING_POINTER = types.CPointer(from_dtype(PACKING))
 KERNEL = types.void(_CALL_POINTER, types.int64, types.int64)
 ROWS = row_blocks()[0]
 _LAST_ROWS = tuple(reversed(row_blocks()))
+_PACKED_CHANNELS = 16
 
 
 phase_pointer = record_at(PHASE)
@@ -278,7 +279,7 @@ def _correlation(source: int, accumulator: int, target: int, size: int, version:
 def weight_packing(source: int, accumulator: int) -> int:
     """Return the address of the kernel that packs weights as [phase][group][row block][channel][tap][row].
 
-    A task is one phase, group and row block.
+    A task is one group and row block, in all phases.
     """
     return int(
         _weight_packing(
@@ -293,47 +294,60 @@ def _weight_packing(source: int, accumulator: int, size: int, lanes: int, versio
         if version == 0:
             return
         p = carray(pointer, 1)[0]
-        block, task = task % p.blocks, task // p.blocks
-        group, number = task % p.groups, task // p.groups
-        f = carray(phase_pointer(p.phases), p.phase_count)[number]
-        table = read(p.tap_bytes + 8 * number)
-        rows, channels, tap_count = block_rows(block, p.outputs), p.channels, f.tap_count
-        to = p.packed + f.w_offset + group * f.w_group_bytes + block * ROWS * channels * tap_count * size
-        is_complex, conjugate = p.is_complex, p.conjugate
-        if source == accumulator and rows == ROWS and not is_complex and block * ROWS + rows <= p.outputs:
-            start = p.w + group * p.wg + block * ROWS * p.wo
-            in_order = p.wc == tap_count * size
-            for t in range(tap_count):
+        block, group = task % p.blocks, task // p.blocks
+        rows, channels = block_rows(block, p.outputs), p.channels
+        phases = carray(phase_pointer(p.phases), p.phase_count)
+        start = p.w + group * p.wg + block * ROWS * p.wo
+        if source == accumulator and rows == ROWS and not p.is_complex and block * ROWS + rows <= p.outputs:
+            f, table = phases[0], read(p.tap_bytes)
+            terms = channels * f.tap_count
+            to = p.packed + f.w_offset + group * f.w_group_bytes + block * ROWS * terms * size
+            in_order = p.phase_count == 1 and p.wc == f.tap_count * size
+            for t in range(f.tap_count):
                 in_order = in_order and read(table + 8 * t) == t * size
             if in_order:
-                full = channels * tap_count // lanes * lanes
+                full = terms // lanes * lanes
                 pack_rows(to, start, p.wo, full, ROWS, accumulator)
-                for k in range(full, channels * tap_count):
+                for k in range(full, terms):
                     for r in range(rows):
                         value = load(start + r * p.wo + k * size, source, accumulator)
                         store(to + (k * rows + r) * size, value, accumulator, accumulator)
-            else:
-                gather_rows(to, start, p.wo, channels, p.wc, table, tap_count, ROWS, accumulator)
+                return
+            # A few channels at a time: all phases read them while they are in a first-level cache.
+            for channel in range(0, channels, _PACKED_CHANNELS):
+                count = min(_PACKED_CHANNELS, channels - channel)
+                for number in range(p.phase_count):
+                    f = phases[number]
+                    to = p.packed + f.w_offset + group * f.w_group_bytes
+                    to += (block * channels + channel) * ROWS * f.tap_count * size
+                    table = read(p.tap_bytes + 8 * number)
+                    collect_rows(
+                        to, start + channel * p.wc, p.wo, count, p.wc, table, f.tap_count, ROWS, accumulator
+                    )  # fmt: skip
             return
-        for r in range(rows):
-            output = block * ROWS + r
-            for channel in range(channels):
-                place = to + (channel * tap_count * rows + r) * size
-                if output >= p.outputs:
-                    for t in range(tap_count):
-                        store(place + t * rows * size, zero(accumulator), accumulator, accumulator)
-                elif is_complex:
-                    # (a + bi)(c + di) as two real outputs of two real channels: [[a, -b], [b, a]].
-                    imaginary = (output ^ channel) & 1
-                    negative = imaginary & (channel & 1 ^ conjugate)
-                    start = p.w + group * p.wg + (output >> 1) * p.wo + (channel >> 1) * p.wc + imaginary * p.w_half
-                    for t in range(tap_count):
-                        value = load(start + read(table + 8 * t), source, accumulator)
-                        store(place + t * rows * size, -value if negative else value, accumulator, accumulator)
-                else:
-                    start = p.w + group * p.wg + output * p.wo + channel * p.wc
-                    for t in range(tap_count):
-                        value = load(start + read(table + 8 * t), source, accumulator)
-                        store(place + t * rows * size, value, accumulator, accumulator)
+        for number in range(p.phase_count):
+            f = phases[number]
+            table, tap_count = read(p.tap_bytes + 8 * number), f.tap_count
+            to = p.packed + f.w_offset + group * f.w_group_bytes + block * ROWS * channels * tap_count * size
+            for r in range(rows):
+                output = block * ROWS + r
+                for channel in range(channels):
+                    place = to + (channel * tap_count * rows + r) * size
+                    if output >= p.outputs:
+                        for t in range(tap_count):
+                            store(place + t * rows * size, zero(accumulator), accumulator, accumulator)
+                    elif p.is_complex:
+                        # (a + bi)(c + di) as two real outputs of two real channels: [[a, -b], [b, a]].
+                        imaginary = (output ^ channel) & 1
+                        negative = imaginary & (channel & 1 ^ p.conjugate)
+                        start = p.w + group * p.wg + (output >> 1) * p.wo + (channel >> 1) * p.wc + imaginary * p.w_half
+                        for t in range(tap_count):
+                            value = load(start + read(table + 8 * t), source, accumulator)
+                            store(place + t * rows * size, -value if negative else value, accumulator, accumulator)
+                    else:
+                        start = p.w + group * p.wg + output * p.wo + channel * p.wc
+                        for t in range(tap_count):
+                            value = load(start + read(table + 8 * t), source, accumulator)
+                            store(place + t * rows * size, value, accumulator, accumulator)
 
     return pack_weights

@@ -239,21 +239,6 @@ def interleaved(builder: Any, first: Any, second: Any) -> list[Any]:
     return [builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(I32, n), order)) for order in orders]
 
 
-def gather(builder: Any, address: Any, step: Any, code: int, n: int) -> Any:
-    """Load n elements that lie `step` bytes apart."""
-    lanes = ir.Constant(ir.VectorType(I64, n), list(range(n)))
-    addresses = builder.add(broadcast(builder, address, n), builder.mul(lanes, broadcast(builder, step, n)))
-    places = builder.inttoptr(addresses, ir.VectorType(element_type(code).as_pointer(), n))
-    type_ = shaped(element_type(code), n)
-    mask = ir.Constant(ir.VectorType(ir.IntType(1), n), [1] * n)
-    align = ir.Constant(I32, BYTES[code])
-    suffix = f"v{n}" + {0: "f32", 1: "f64"}.get(code, f"i{8 * BYTES[code]}")
-    types_ = [places.type, I32, mask.type, type_]
-    name = f"llvm.masked.gather.{suffix}.v{n}p0"
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(type_, types_), name)
-    return builder.call(function, [places, align, mask, ir.Constant(type_, None)])
-
-
 def multiply_add(builder: Any, a: Any, b: Any, c: Any, code: int) -> Any:
     """Return a * b + c, fused where the host can."""
     if code in (2, 3):
