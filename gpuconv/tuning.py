@@ -131,10 +131,11 @@ class WinogradCost(NamedTuple):
 
 
 CPU_WINOGRAD: dict[int, WinogradCost] = {
-    # Vector width in bits -> constants. 512: measured on two cores of an Emerald Rapids Xeon, 2026-11-22; 256: rates of
-    # products and weights on two cores of a Zen 3 EPYC, 2026-11-25, the rest in proportion, as for 128.
+    # Vector width in bits -> constants. 512: measured on two cores of an Emerald Rapids Xeon, 2026-11-22. 256: fitted to
+    # 13 layers in four forms each, weights in the call and planned, on two cores of a Zen 3 EPYC, 2026-11-25 (estimates
+    # are 5 % off on average, the choices 4 % slower than the best form at most). 128: in proportion.
     512: WinogradCost(25e-6, 175e9, 45e9, 45e9, 8e9, 0.25e-9, 0.12e-9, 0.22e-9, 24 << 20),
-    256: WinogradCost(25e-6, 92e9, 45e9, 200e9, 8e9, 0.4e-9, 0.25e-9, 0.35e-9, 12 << 20),
+    256: WinogradCost(25e-6, 91e9, 56e9, 192e9, 6e9, 0.2e-9, 0.17e-9, 0.29e-9, 22 << 20),
     128: WinogradCost(25e-6, 30e9, 20e9, 20e9, 5e9, 1.0e-9, 0.6e-9, 0.8e-9, 12 << 20),
 }
 

@@ -31,7 +31,7 @@ from gpuconv.problem import ConvProblem
 
 ENGINE = Engine("cpu", "winograd")
 
-FORMS_2D = (4343, 3333, 2323)
+FORMS_2D = (4343, 4323, 3333, 2323)
 
 
 def call_of(x: tuple[int, ...], w: tuple[int, ...], operation: str = "forward", **keywords: Any) -> Call:

@@ -24,6 +24,9 @@ __all__ = [
 
 OUTPUTS = {2: (5, 4, 3), 3: (4, 3, 2), 4: (3,), 5: (2,)}
 """Outputs along an axis that tiles may have, by the kernel's taps."""
+_MIXED_FORM = 4323
+"""Tiles of 4x2 outputs: half as many again transformed weights as 2x2 tiles have, and three quarters of their products,
+where larger tiles would have more weights than they save products (512 channels at 7x7)."""
 _LARGE_TILE_CHANNELS = 32
 """Channels below which the largest error of tiles with 36 products could pass that of a direct sum of the same
 length."""
@@ -97,6 +100,8 @@ def possible_forms(problem: ConvProblem) -> tuple[int, ...]:
         else:
             is_long = problem.in_channels // problem.groups >= _LARGE_TILE_CHANNELS
             found += (1010 * m + 101 * taps for m in OUTPUTS[taps] if is_long or m + taps <= 6)
+            if taps == 3 and is_long:
+                found.append(_MIXED_FORM)
     return tuple(form for form in found if len(_parts(problem, form)) <= _MOST_PARTS)
 
 
