@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpuconv import activation as activations
 from gpuconv import arrays, dispatch
@@ -16,7 +16,7 @@ from gpuconv.problem import ConvProblem
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["bias_channels", "make_call", "run"]
+__all__ = ["Job", "bias_channels", "execute", "make_call", "run", "settle"]
 
 
 def run(
@@ -55,7 +55,27 @@ def run(
         padding_value, activation,
     )  # fmt: skip
     plain = _is_plain(geometry) and _is_plain(written_shape) and _is_plain(activation)
-    call, module, shape, result_type = (_ready if plain else _ready.__wrapped__)(*key)
+    job = (_job if plain else _job.__wrapped__)(*key)
+    return execute(job, x, first, second, bias, out, packed)
+
+
+class Job(NamedTuple):
+    """A call with all that was settled for it."""
+
+    call: Call
+    module: ModuleType
+    """The algorithm that serves it."""
+    backend: str
+    shape: tuple[int, ...]
+    """The result's."""
+    dtype: np.dtype[Any]
+    """The result's."""
+
+
+def execute(job: Job, x: Any, first: Any, second: Any, bias: Any, out: Any, packed: Any) -> Any:
+    """Allocate the result, in the kind of `x`, and compute it from the two arrays that the job reads."""
+    call, module, backend, shape, result_type = job
+    operation = call.operation
     bias_array = None
     if bias is not None:
         bias_array = arrays.check_bias(bias, bias_channels(call), result_type)
@@ -88,7 +108,7 @@ _PLAIN = frozenset((int, str, type(None)))
 
 
 @functools.lru_cache(maxsize=4096)
-def _ready(
+def _job(
     operation: str,
     rank: int,
     first: tuple[int, ...],
@@ -101,14 +121,19 @@ def _ready(
     algorithm: str,
     padding_value: float,
     activation: Any,
-) -> tuple[Call, ModuleType, tuple[int, ...], np.dtype[Any]]:
-    """Return the call that the arguments mean, the algorithm that serves it, and its result's shape and dtype."""
+) -> Job:
+    """Return the call that the arguments mean, with the algorithm that serves it."""
     call = make_call(operation, rank, first, second, written, dtype, geometry, precision, padding_value, activation)
+    return settle(call, backend, algorithm)
+
+
+def settle(call: Call, backend: str, algorithm: str, max_workspace: int | None = None) -> Job:
+    """Return a call with the algorithm chosen for it."""
+    shape, result_type = call.problem.shapes(call.operation)[2], result_dtype(to_numpy(call.dtype))
     # Before the choice: what cannot be held need not be planned.
-    shape, result_type = call.problem.shapes(operation)[2], result_dtype(to_numpy(dtype))
     if backend != "cuda":
         arrays.check_size(shape, result_type)
-    return call, dispatch.choose(call, backend, algorithm), shape, result_type
+    return Job(call, dispatch.choose(call, backend, algorithm, max_workspace), backend, shape, result_type)
 
 
 def make_call(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gpuconv import arrays, dispatch
-from gpuconv.api.engine import bias_channels, make_call, run
+from gpuconv.api.engine import bias_channels, execute, make_call, settle
 from gpuconv.api.families import bind, geometry_of
 from gpuconv.dtypes import check_pair, result_dtype
 from gpuconv.errors import ShapeError, UnsupportedError
@@ -108,7 +108,7 @@ class Plan:
         for name in ("out",):
             if name in arguments:
                 raise TypeError(f"{name}= is an argument of the plan's call, not of plan")
-        self._backend = arrays.home(w) if a["backend"] == "auto" else a["backend"]
+        backend = arrays.home(w) if a["backend"] == "auto" else a["backend"]
         # Copies: what the caller does to the arrays later changes neither this plan nor one that is unpickled.
         weights = arrays.snapshot(w)
         dtype = check_pair(weights.dtype, weights.dtype, ("w", "w"))
@@ -121,24 +121,20 @@ class Plan:
             activation=a["activation"],
         )  # fmt: skip
         arrays.check_bias(a["bias"], bias_channels(call), result_dtype(weights.dtype))
-        module = dispatch.choose(call, self._backend, a["algorithm"], max_workspace)
-        # Calls name what was chosen here: the packed weights are in its form.
-        a["algorithm"] = module.__name__.rpartition(".")[2]
-        self._bound = (operation, rank, weights, geometry_of(a), a)
-        self._packed = module.pack(call, weights)
-        self.explanation = dispatch.explain(call, self._backend, a["algorithm"])
-        self.workspace_bytes = dispatch.workspace(call, self._backend, a["algorithm"])
+        self._job = settle(call, backend, a["algorithm"], max_workspace)
+        self._weights, self._bias, self._packed = weights, a["bias"], self._job.module.pack(call, weights)
+        algorithm = self._job.module.__name__.rpartition(".")[2]
+        self.explanation = dispatch.explain(call, backend, algorithm)
+        self.workspace_bytes = dispatch.workspace(call, backend, algorithm)
 
     def __call__(self, x: Any, *, out: Any = None) -> Any:
         """Return the convolution of `x`, whose shape and dtype must be the planned ones."""
-        operation, rank, w, geometry, a = self._bound
-        shape = arrays.adopt(x).shape
-        if shape != self._state[1]:
-            raise ShapeError(f"x has shape {shape}; this plan takes {self._state[1]}")
-        return run(
-            operation, rank, x, w, a["bias"], geometry, a["precision"], self._backend, a["algorithm"], out,
-            packed=self._packed, activation=a["activation"],
-        )  # fmt: skip
+        arrays.check_home(self._job.backend, x, out)
+        first = arrays.adopt(x)
+        if tuple(first.shape) != self._state[1]:
+            raise ShapeError(f"x has shape {tuple(first.shape)}; this plan takes {self._state[1]}")
+        check_pair(first.dtype, self._weights.dtype)
+        return execute(self._job, x, first, self._weights, self._bias, out, self._packed)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Plan, self._state
