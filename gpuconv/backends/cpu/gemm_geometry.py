@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import heapq
 import itertools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import simd, threads
 from gpuconv.backends.cpu.direct_kernels import ROWS
+from gpuconv.backends.cpu.gemm_blocks import POINT, TASK_FLOPS, Axis, Work, choose, round_up
 from gpuconv.backends.cpu.gemm_kernels import GEMM, PHASE, SET
 from gpuconv.backends.cpu.gemm_tiles import WIDTH
 from gpuconv.backends.cpu.tiles import row_blocks
@@ -29,42 +29,10 @@ _DEPTH_BYTES = 32 << 10
 _PANELS_BYTES = 224 << 10
 """Panels of which one fills the first-level cache, packed together from where x lies: neighbours read the same pages
 and cache lines, and wait in a second-level cache of 512 KiB or more."""
-_BLOCK_VECTORS = 50
-"""Vectors of a block, about: its panels, packed input and sums stay near in a second-level cache."""
-_PHASE_VECTORS = 36
-"""The same where several phases' sums wait beside each other."""
-_DIRECT_VECTORS = 144
-"""The same where inputs are read where they lie and sums are complete after one range of terms."""
-_WEIGHT_CYCLES = 0.4
-"""To pack a weight within a task."""
 _INPUT_BYTES = 416 << 10
-_SUMS_BYTES = 512 << 10
-_TASK_FLOPS = 200e6
+"""Packed input: with a panel it stays in a second-level cache of 512 KiB or more."""
 _LEAST_CUT_TERMS = 64
 """Terms of a channel, a plane left out, from which products are worth their beginning channel by channel."""
-_PANEL_CYCLES = 4.0
-"""To copy a vector of inputs into a panel, beside two fused operations a cycle: 2.5 where a vector is computed in one
-pass (Emerald Rapids), 6 in two (Zen 4)."""
-_DISTURBANCE = 0.05
-"""Of a task's time: what a thread may wait for another's last task."""
-
-
-class _Axis(NamedTuple):
-    """One axis: all of its phases read one packed input."""
-
-    step: int
-    outputs: int
-    advance: int
-    offset: int
-    residues: tuple[int, ...]
-    reach: int
-    starts: tuple[int, ...]
-    counts: tuple[int, ...]
-    places: tuple[tuple[tuple[int, int, int], ...], ...]
-    """For each phase and tap: the number of its residue, its place in that residue's array, its offset in the input."""
-
-
-_POINT = _Axis(1, 1, 1, 0, (0,), 0, (0,), (1,), (((0, 0, 0),),))
 
 
 class Geometry(NamedTuple):
@@ -106,7 +74,7 @@ def reads_rows(step: int, problem: ConvProblem) -> bool:
     return blocks <= 4 or (channels <= 128 and step % 512 != 0)
 
 
-def _axis(problem: ConvProblem, axis: int) -> _Axis:
+def _axis(problem: ConvProblem, axis: int) -> Axis:
     phases = problem.phases(axis)
     offsets = [offset for phase in phases for _, offset in phase.taps]
     least, advance = min(offsets, default=0), phases[0].advance
@@ -115,120 +83,16 @@ def _axis(problem: ConvProblem, axis: int) -> _Axis:
         tuple((residues.index((o - least) % advance), (o - least) // advance, o - least) for _, o in phase.taps)
         for phase in phases
     )
-    return _Axis(
+    return Axis(
         phases[0].step, max(phase.count for phase in phases), advance, least, residues,
         max((place for taps in places for _, place, _ in taps), default=0),
         tuple(phase.start for phase in phases), tuple(phase.count for phase in phases), places,
     )  # fmt: skip
 
 
-def _round(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
-
-
 def _odd_lines(n: int) -> int:
     lines = -(-n // 64)
     return (lines + 1 - lines % 2) * 64
-
-
-class _Work(NamedTuple):
-    """What a choice of blocks is judged by."""
-
-    axes: tuple[_Axis, ...]
-    rows: int
-    channels: int
-    terms: int
-    """Terms of all phases' sums."""
-    packed_terms: int
-    """Terms that panels hold: phases of a set share them."""
-    phases: int
-    images: int
-    lanes: int
-    inside: bool
-    one_line: bool
-    """Whether tiles read x without a panel."""
-    packs_weights: bool
-    """Whether each task packs its rows of weights."""
-    is_direct: bool
-    """Whether sums go to y at once, without waiting in scratch memory for the next terms or phases."""
-    workers: int
-
-
-def _task_cycles(work: _Work, block: tuple[int, ...], rows: int) -> float:
-    """Return the estimated cycles of a task."""
-    bz, by, bx = block
-    pixels = bz * by * bx
-    vectors = -(-pixels // work.lanes)
-    runs = -(-vectors // WIDTH) + bz * by
-    # Two fused operations a cycle; a tile of one or two rows waits for its own sums.
-    left = rows % ROWS
-    short = max(left & 4, 0) / 2 + 1.4 * ((left >> 1 & 1) + (left & 1))
-    compute = work.terms * (rows // ROWS * (vectors * ROWS / 2 + 2) + short * vectors + 4)
-    panels = 0.0 if work.one_line else work.packed_terms * _PANEL_CYCLES * (vectors + runs)
-    lines = math.prod(
-        (b + axis.reach) * len(axis.residues) for b, axis in zip(block[:2], work.axes[:2], strict=True)
-    ) * len(work.axes[2].residues)
-    line = (bx + work.axes[2].reach) * (2.0 / work.lanes if work.axes[2].advance == 1 else 0.7) + 30
-    copied = 0.0 if work.inside else work.channels * lines * line
-    written = rows * vectors * work.phases * (4 if work.phases > 1 else 1)
-    weights = work.terms * rows * _WEIGHT_CYCLES if work.packs_weights else 0.0
-    return compute + panels + copied + written + weights + 3000
-
-
-def _cycles(work: _Work, block: tuple[int, int, int], rows: int) -> float:
-    """Return the estimated cycles until all tasks are done."""
-    sizes = (*((axis.outputs, b) for axis, b in zip(work.axes, block, strict=True)), (work.rows, rows))
-    tasks: list[tuple[float, int]] = []
-    # Along each axis the whole blocks, and what is left.
-    for kinds in itertools.product(*(((size // b, b), (1, size % b)) for size, b in sizes)):
-        if all(b for _, b in kinds):
-            *part, part_rows = (b for _, b in kinds)
-            number = work.images * math.prod(n for n, _ in kinds)
-            tasks.append((_task_cycles(work, tuple(part), part_rows), number))
-    total, longest = sum(cycles * number for cycles, number in tasks), tasks[0][0]
-    if work.workers == 1:
-        return total
-    if sum(number for _, number in tasks) > 8 * work.workers:
-        return total / work.workers + (0.5 + _DISTURBANCE) * longest
-    # Each task goes to the thread that is free first.
-    ends = [0.0] * work.workers
-    for cycles, number in tasks:
-        for _ in range(number):
-            heapq.heapreplace(ends, ends[0] + cycles)
-    return max(ends) + _DISTURBANCE * longest
-
-
-def _choose(work: _Work, flops: float) -> tuple[tuple[int, int, int], int, float]:
-    """Return the block of outputs and the rows of weights of a task, and the cycles estimated."""
-    z, y, x = work.axes
-    limit = _PHASE_VECTORS if work.phases > 1 else _DIRECT_VECTORS if work.is_direct else _BLOCK_VECTORS
-    limit *= work.lanes
-    unit = WIDTH * work.lanes
-    widths = {x.outputs} if x.outputs <= 2 * limit else set()
-    widths |= {min(x.outputs, unit * n) for n in (1, 2, 3, 4, 6, 8, 10, 12) if unit * n < 2 * x.outputs or n == 1}
-    if y.outputs == z.outputs == 1:
-        # Equal parts of a single line, so that all threads end together.
-        parts = range(work.workers, 16 * work.workers + 1, work.workers)
-        widths |= {w for w in (_round(-(-x.outputs // n), work.lanes) for n in parts) if unit <= w <= limit}
-    best = math.inf, (1, 1, min(widths)), ROWS
-    row_choices = {min(_round(-(-work.rows // n), ROWS), work.rows) for n in (1, 2, 3, 4, 6, 8, 16, 32)}
-    for bx in widths:
-        for by in range(1, y.outputs + 1):
-            if by > 1 and (bx < x.outputs or by * bx > limit):
-                break
-            for bz in range(1, z.outputs + 1):
-                if bz > 1 and (by < y.outputs or bz * by * bx > limit):
-                    break
-                for rows in row_choices:
-                    sums = rows * bz * by * bx * work.phases * 4
-                    if sums > (2 * _SUMS_BYTES if work.phases == 1 else _SUMS_BYTES // 2) and rows > ROWS:
-                        continue
-                    cycles = _cycles(work, (bz, by, bx), rows)
-                    if 2.0 * work.terms * rows * bz * by * bx > _TASK_FLOPS and rows > ROWS:
-                        continue
-                    if cycles < best[0]:
-                        best = cycles, (bz, by, bx), rows
-    return best[1], best[2], best[0]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -240,7 +104,7 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     """
     size = np.dtype(accumulator).itemsize
     lanes = simd.vector_bits() // 8 // size
-    axes = (_POINT,) * (3 - problem.rank) + tuple(_axis(problem, axis) for axis in range(problem.rank))
+    axes = (POINT,) * (3 - problem.rank) + tuple(_axis(problem, axis) for axis in range(problem.rank))
     z, y, x = axes
     groups = problem.groups
     channels, outputs = problem.in_channels // groups, problem.out_channels // groups
@@ -278,11 +142,11 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     one_line = one_line and reads_rows(math.prod(problem.spatial) * size, problem)
     terms = channels * sum(map(len, taps))
     is_direct = inside and len(taps) == 1 and terms * WIDTH * lanes * size <= _DEPTH_BYTES
-    work = _Work(
+    work = Work(
         axes, max(rows, 1), channels, terms, channels * sum(map(len, sets)), len(taps), problem.batch * groups, lanes,
         inside, one_line, not packed_rows, is_direct, threads.count(),
     )  # fmt: skip
-    (bz, by, bx), row_chunk, cycles = _choose(work, problem.flops)
+    (bz, by, bx), row_chunk, cycles = choose(work, problem.flops)
     block = (bz, by, bx)
     call, phases, set_table = np.zeros((), GEMM), np.zeros(len(taps), PHASE), np.zeros(len(sets), SET)
     order_table = np.array(order, np.int64)
@@ -333,22 +197,23 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     call["phase_count"], call["set_count"], call["phases_x"] = len(taps), len(sets), len(x.starts)
     # An exact division of the terms keeps the last panel from being a short one.
     terms = max(1, channel_chunk * max(map(len, sets), default=1))
-    call["depth"] = min(terms, _round(-(-terms // -(-terms // depth)), lanes))
+    call["depth"] = min(terms, round_up(-(-terms // -(-terms // depth)), lanes))
     call["channel_chunk"] = max(channel_chunk, 1)
     chosen = int(call["depth"])
     slack = WIDTH * lanes * size
-    call["runs_offset"] = _round(0 if inside else channel_chunk * plane + slack, 64)
-    call["panel_offset"] = int(call["runs_offset"]) + _round(32 * (bz * by + tiles + 2), 64)
+    call["runs_offset"] = round_up(0 if inside else channel_chunk * plane + slack, 64)
+    call["panel_offset"] = int(call["runs_offset"]) + round_up(32 * (bz * by + tiles + 2), 64)
     call["panel_bytes"] = chosen * WIDTH * lanes * size
     call["panel_group"] = max(1, min(tiles, _DEPTH_BYTES // max(int(call["panel_bytes"]), 1)))
     call["panel_count"] = call["panel_group"]
     if inside and int(call["panel_group"]) == 1:
         call["panel_count"] = max(1, min(tiles, _PANELS_BYTES // max(int(call["panel_bytes"]), 1)))
-    call["weights_offset"] = int(call["panel_offset"]) + int(call["panel_count"]) * _round(int(call["panel_bytes"]), 64)
+    panels = int(call["panel_count"]) * round_up(int(call["panel_bytes"]), 64)
+    call["weights_offset"] = int(call["panel_offset"]) + panels
     weights = 0 if packed_rows else (row_chunk * chosen + ROWS * lanes) * size
-    call["sums_offset"] = int(call["weights_offset"]) + _round(weights, 64)
+    call["sums_offset"] = int(call["weights_offset"]) + round_up(weights, 64)
     call["sums_stride"] = _odd_lines(tiles * WIDTH * lanes * size)
-    call["phase_bytes"] = _round(row_chunk, ROWS) * int(call["sums_stride"])
+    call["phase_bytes"] = round_up(row_chunk, ROWS) * int(call["sums_stride"])
     scratch = int(call["sums_offset"]) + len(taps) * int(call["phase_bytes"])
     tasks = problem.batch * groups * int(call["row_chunks"]) * math.prod(int(call[f"blocks_{n}"]) for n in "zyx")
     tap_bytes = tuple(
@@ -367,8 +232,8 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
         call.reshape(1).view(np.int64),
         set_table,
         tasks,
-        _round(scratch, 64),
-        max(1, int(_TASK_FLOPS / max(problem.flops / max(tasks, 1), 1))),
+        round_up(scratch, 64),
+        max(1, int(TASK_FLOPS / max(problem.flops / max(tasks, 1), 1))),
         inside,
         (z.advance, y.advance, x.advance),
         (bx == x.outputs or by == 1, (by == y.outputs and bx == x.outputs) or bz == 1),

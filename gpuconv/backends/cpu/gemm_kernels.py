@@ -13,11 +13,10 @@ from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.direct_kernels import ROWS, block_rows, pack_input, row_count
-from gpuconv.backends.cpu.elements import fill_run, load, read, store, write_run, zero
-from gpuconv.backends.cpu.gemm_tiles import WIDTH, interleave, pack_run, product
+from gpuconv.backends.cpu.elements import read, write_run, zero
+from gpuconv.backends.cpu.gemm_panels import TERMS, fill_panel, find_runs, first_vector, pack_weights
+from gpuconv.backends.cpu.gemm_tiles import WIDTH, interleave, product
 from gpuconv.backends.cpu.records import record, record_at
-from gpuconv.backends.cpu.squares import transpose_square
-from gpuconv.backends.cpu.tiles import pack_rows
 
 __all__ = ["GEMM", "PHASE", "SET", "multiplication"]
 
@@ -53,8 +52,6 @@ PHASE = record("start_z start_y start_x count_z count_y count_x w_offset w_group
 SET = record("offsets tap_count first last")
 """Phases ``order[first:last]``, which read the same inputs: ``offsets[channel * tap_count + tap]``, in bytes."""
 
-_TERMS = 32
-"""Terms that a panel takes at a time."""
 _POINTER = types.CPointer(from_dtype(GEMM))
 
 
@@ -62,13 +59,6 @@ _phases = record_at(PHASE)
 
 
 _sets = record_at(SET)
-
-
-@njit
-def _first_vector(tile, tiles, vectors):  # type: ignore[no-untyped-def]
-    """Return where a tile begins: full ones, then those a vector narrower, so that no tile is a single vector."""
-    full = max(vectors - (WIDTH - 1) * tiles, 0)
-    return min(WIDTH * min(tile, full) + (WIDTH - 1) * max(tile - full, 0), vectors)
 
 
 @njit
@@ -92,41 +82,6 @@ def _planes(p, qz):  # type: ignore[no-untyped-def]
     while last > first + 1 and place + p.dilation_z * (last - 1) >= size:
         last -= 1
     return first, last
-
-
-@njit(error_model="numpy")
-def _find_runs(table, nz, ny, nx, line_z, line_y, pixel_bytes, size, lanes):  # type: ignore[no-untyped-def]
-    """Write (source, tile, place in the tile, count) of every run of a block's outputs that one copy can serve.
-
-    Outputs are numbered through the block; lines that follow each other in memory are one.
-    """
-    pixels = nz * ny * nx
-    if line_y == nx * pixel_bytes or ny == 1:
-        line_y, nx, ny = ny * line_y, ny * nx, 1
-        if line_z == nx * pixel_bytes:
-            nx, nz = nz * nx, 1
-    vectors = -((-pixels) // lanes)
-    tiles = -((-vectors) // WIDTH)
-    tile, number, pixel = 0, 0, 0
-    start, end = 0, _first_vector(1, tiles, vectors) * lanes
-    for z in range(nz):
-        for y in range(ny):
-            done = 0
-            while done < nx:
-                if pixel == end:
-                    tile += 1
-                    start, end = end, _first_vector(tile + 1, tiles, vectors) * lanes
-                count = min(nx - done, end - pixel)
-                at = table + 32 * number
-                store(at, z * line_z + y * line_y + done * pixel_bytes, 3, 3)
-                store(at + 8, tile, 3, 3)
-                store(at + 16, (pixel - start) * size, 3, 3)
-                store(at + 24, count, 3, 3)
-                number += 1
-                done += count
-                pixel += count
-    store(table + 32 * number + 8, -1, 3, 3)
-    return number
 
 
 @njit(error_model="numpy")
@@ -158,60 +113,37 @@ def _tile_rows(rows, width, to, to_stride, sums, stride, w, panel, pitch, depth,
 
 
 @njit(error_model="numpy")
-def _pack_weights(to, w, w_row, rows, depth, size, accumulator):  # type: ignore[no-untyped-def]
-    row, height = 0, ROWS
-    while row < rows:
-        while height > rows - row:
-            height >>= 1
-        at, place = w + row * w_row, to + row * depth * size
-        if height == 8:
-            pack_rows(place, at, w_row, depth, 8, accumulator)
-        elif height == 4:
-            pack_rows(place, at, w_row, depth, 4, accumulator)
-        elif height == 2:
-            pack_rows(place, at, w_row, depth, 2, accumulator)
-        else:
-            pack_rows(place, at, w_row, depth, 1, accumulator)
-        row += height
+def _multiply_tiles(p, weights, own_terms, own_rows, own_tiles, places, is_direct, in_rows, size, lanes, accumulator):  # type: ignore[no-untyped-def]
+    """Multiply a range of terms of some tiles with all rows of weights of a task.
 
-
-@njit(error_model="numpy")
-def _fill_patches(to, pitch, address, pixel, count, size, lanes, accumulator):  # type: ignore[no-untyped-def]
-    """Transpose `count` outputs' inputs of a vector of neighbouring taps into as many terms of a panel."""
-    if count < lanes:
-        for i in range(count):
-            for k in range(lanes):
-                value = load(address + i * pixel + k * size, accumulator, accumulator)
-                store(to + k * pitch + i * size, value, accumulator, accumulator)
-        return
-    i = 0
-    while i < count:
-        i = min(i, count - lanes)
-        transpose_square(
-            to + i * size, pitch, address + i * pixel, pixel, accumulator, accumulator, accumulator
-        )  # fmt: skip
-        i += lanes
-
-
-@njit(error_model="numpy")
-def _fill_panel(panel, is_partial, runs, first, tile, base, offsets, depth, pixel, patches, size, lanes, accumulator):  # type: ignore[no-untyped-def]
-    """Copy a tile's inputs for a number of terms; `first` and `tile` name its runs. Return the next tile's first."""
-    pitch = WIDTH * lanes * size
-    run = first
-    if is_partial:
-        fill_run(panel, depth * WIDTH * lanes, zero(accumulator), accumulator)
-    while read(runs + 32 * run + 8) == tile:
-        here = runs + 32 * run
-        source, place, count = base + read(here), panel + read(here + 16), read(here + 24)
-        if patches:
-            for k in range(0, depth, lanes):
-                _fill_patches(
-                    place + k * pitch, pitch, source + read(offsets + 8 * k), pixel, count, size, lanes, accumulator
-                )  # fmt: skip
-        else:
-            pack_run(place, pitch, source, offsets, depth, count, accumulator)
-        run += 1
-    return run
+    `fresh` sums begin with the bias; those of whole tiles go to y where `is_direct`, to `sums` otherwise. Weights are
+    those of all terms, or of this range alone where the task packed them.
+    """
+    term, terms, depth, fresh = own_terms
+    first_row, last_row, first_output = own_rows
+    first_tile, last_tile, tiles, vectors, pixels = own_tiles
+    panel, base, runs, sums, corner = places
+    row = first_row
+    while row < last_row:
+        rows = _rows(p, row, last_row)
+        at = weights + (row - first_row) * depth * size
+        if p.w_row == 0:
+            at = weights + (row * terms + term * rows) * size
+        bias = p.bias + (first_output + row) * size if fresh else 0
+        for tile in range(first_tile, last_tile):
+            begin, end = first_vector(tile, tiles, vectors), first_vector(tile + 1, tiles, vectors)
+            is_whole = end * lanes <= pixels
+            own = sums + (row - first_row) * p.sums_stride + begin * lanes * size
+            to, stride = own, p.sums_stride
+            if is_direct and is_whole and row + rows <= p.outputs:
+                to, stride = corner + row * p.yc + begin * lanes * size, p.yc
+            inputs, pitch = panel + (tile - first_tile) * p.panel_bytes, WIDTH * lanes * size
+            if in_rows and is_whole:
+                inputs, pitch = base + read(runs + 32 * tile), p.xc
+            _tile_rows(
+                rows, end - begin, to, stride, own, p.sums_stride, at, inputs, pitch, depth, bias, accumulator
+            )  # fmt: skip
+        row += rows
 
 
 @njit(error_model="numpy")
@@ -222,7 +154,7 @@ def _write(p, phases, corner, sums, first_row, last_row, qz, qy, qx, nz, ny, nx,
     tiles = -((-vectors) // WIDTH)
     if p.dense:
         # What no whole tile could take: the last tile's outputs, and rows beside which the weights are padded.
-        begin = _first_vector(tiles - 1, tiles, vectors) * lanes
+        begin = first_vector(tiles - 1, tiles, vectors) * lanes
         left = pixels % lanes != 0
         for row in range(first_row, last_row):
             padded = p.w_row == 0 and row // ROWS * ROWS + block_rows(row // ROWS, p.outputs) > p.outputs
@@ -287,7 +219,7 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
         first_row = chunk * p.row_chunk
         last_row = min(first_row + p.row_chunk, row_count(p.outputs) if p.w_row == 0 else p.outputs)
         runs, panel, sums = scratch + p.runs_offset, scratch + p.panel_offset, scratch + p.sums_offset
-        run_count = _find_runs(runs, nz, ny, nx, p.line_z, p.line_y, p.pixel, size, lanes)
+        run_count = find_runs(runs, nz, ny, nx, p.line_z, p.line_y, p.pixel, size, lanes)
         # A tile whose inputs are one run of each channel needs no panel.
         in_rows = p.in_rows != 0 and run_count == tiles
         corner = p.y + image * p.yn + qz * p.step_z * p.yz + qy * p.step_y * p.yy + qx * p.step_x * p.yx
@@ -322,7 +254,7 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
                     final = term + depth == terms and channel + channels == p.channels
                     if p.w_row != 0:
                         packed, from_here = scratch + p.weights_offset, p.w + group * p.w_group
-                        _pack_weights(
+                        pack_weights(
                             packed, from_here + first_row * p.w_row + (channel * s.tap_count + term) * size, p.w_row,
                             last_row - first_row, depth, size, accumulator,
                         )  # fmt: skip
@@ -331,51 +263,35 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
                         last_packed = min(first_packed + p.panel_count, tiles)
                         # A few terms of all panels at a time: neighbouring tiles read the same pages and cache lines.
                         first_run = run
-                        for k in range(0, depth, _TERMS):
+                        for k in range(0, depth, TERMS):
                             run = first_run
                             for tile in range(first_packed, last_packed):
-                                is_whole = _first_vector(tile + 1, tiles, vectors) * lanes <= pixels
+                                is_whole = first_vector(tile + 1, tiles, vectors) * lanes <= pixels
                                 if in_rows and is_whole:
                                     run += 1
                                     continue
-                                run = _fill_panel(
+                                run = fill_panel(
                                     panel + (tile - first_packed) * p.panel_bytes + k * WIDTH * lanes * size,
                                     not is_whole, runs, run, tile, base, s.offsets + 8 * (term + k),
-                                    min(_TERMS, depth - k), p.pixel, p.patches, size, lanes, accumulator,
+                                    min(TERMS, depth - k), p.pixel, p.patches, size, lanes, accumulator,
                                 )  # fmt: skip
                         for first_tile in range(first_packed, last_packed, p.panel_group):
                             last_tile = min(first_tile + p.panel_group, last_packed)
                             for number_in_set in range(s.first, s.last):
                                 slot = read(p.order + 8 * number_in_set)
-                                f = phases[slot]
-                                weights = p.w + f.w_offset + group * f.w_group
-                                row = first_row
-                                while row < last_row:
-                                    rows = _rows(p, row, last_row)
-                                    at = scratch + p.weights_offset + (row - first_row) * depth * size
-                                    if p.w_row == 0:
-                                        at = weights + row * p.channels * s.tap_count * size
-                                        at += (channel * s.tap_count + term) * rows * size
-                                    bias = p.bias + (group * p.outputs + row) * size if fresh else 0
-                                    for tile in range(first_tile, last_tile):
-                                        begin = _first_vector(tile, tiles, vectors)
-                                        end = _first_vector(tile + 1, tiles, vectors)
-                                        own = sums + slot * p.phase_bytes + (row - first_row) * p.sums_stride
-                                        own += begin * lanes * size
-                                        to, stride = own, p.sums_stride
-                                        if p.dense != 0 and final and end * lanes <= pixels and row + rows <= p.outputs:
-                                            to, stride = corner + row * p.yc + begin * lanes * size, p.yc
-                                        inputs, pitch = (
-                                            panel + (tile - first_packed) * p.panel_bytes,
-                                            WIDTH * lanes * size,
-                                        )
-                                        if in_rows and end * lanes <= pixels:
-                                            inputs, pitch = base + read(runs + 32 * tile) + term * p.xc, p.xc
-                                        _tile_rows(
-                                            rows, end - begin, to, stride, own, p.sums_stride, at,
-                                            inputs, pitch, depth, bias, accumulator,
-                                        )  # fmt: skip
-                                    row += rows
+                                weights = scratch + p.weights_offset
+                                if p.w_row == 0:
+                                    weights = p.w + phases[slot].w_offset + group * phases[slot].w_group
+                                _multiply_tiles(
+                                    p, weights, (channel * s.tap_count + term, p.channels * s.tap_count, depth, fresh),
+                                    (first_row, last_row, group * p.outputs),
+                                    (first_tile, last_tile, tiles, vectors, pixels),
+                                    (
+                                        panel + (first_tile - first_packed) * p.panel_bytes, base + term * p.xc, runs,
+                                        sums + slot * p.phase_bytes, corner,
+                                    ),
+                                    p.dense != 0 and final, in_rows, size, lanes, accumulator,
+                                )  # fmt: skip
                     term += depth
                     if term >= terms:
                         break

@@ -1,0 +1,155 @@
+"""Which block of outputs and which rows of weights a task of the implicit matrix product takes."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from typing import NamedTuple
+
+from gpuconv.backends.cpu.direct_kernels import ROWS
+from gpuconv.backends.cpu.gemm_tiles import WIDTH
+
+__all__ = ["POINT", "TASK_FLOPS", "Axis", "Work", "choose", "round_up"]
+
+_BLOCK_VECTORS = 50
+"""Vectors of a block, about: its panels, packed input and sums stay near in a second-level cache."""
+_PHASE_VECTORS = 36
+"""The same where several phases' sums wait beside each other."""
+_DIRECT_VECTORS = 144
+"""The same where inputs are read where they lie and sums are complete after one range of terms."""
+_SUMS_BYTES = 1 << 20
+"""A task's sums in scratch memory at most; a quarter of it for those of phases, which are read again to be mixed."""
+TASK_FLOPS = 200e6
+"""A task's operations at most, but for a single block of rows: a call can be interrupted between tasks."""
+_WEIGHT_CYCLES = 0.4
+"""To pack a weight within a task."""
+_PANEL_CYCLES = 4.0
+"""To copy a vector of inputs into a panel, beside two fused operations a cycle: 2.5 where a vector is computed in one
+pass (Emerald Rapids), 6 in two (Zen 4)."""
+_DISTURBANCE = 0.05
+"""Of a task's time: what a thread may wait for another's last task."""
+
+
+class Axis(NamedTuple):
+    """One axis: all of its phases read one packed input."""
+
+    step: int
+    outputs: int
+    advance: int
+    offset: int
+    residues: tuple[int, ...]
+    reach: int
+    starts: tuple[int, ...]
+    counts: tuple[int, ...]
+    places: tuple[tuple[tuple[int, int, int], ...], ...]
+    """For each phase and tap: the number of its residue, its place in that residue's array, its offset in the input."""
+
+
+POINT = Axis(1, 1, 1, 0, (0,), 0, (0,), (1,), (((0, 0, 0),),))
+"""An axis that the problem lacks."""
+
+
+def round_up(n: int, multiple: int) -> int:
+    """Return the least multiple of a number that is at least n."""
+    return -(-n // multiple) * multiple
+
+
+class Work(NamedTuple):
+    """What a choice of blocks is judged by."""
+
+    axes: tuple[Axis, ...]
+    rows: int
+    channels: int
+    terms: int
+    """Terms of all phases' sums."""
+    packed_terms: int
+    """Terms that panels hold: phases of a set share them."""
+    phases: int
+    images: int
+    lanes: int
+    inside: bool
+    one_line: bool
+    """Whether tiles read x without a panel."""
+    packs_weights: bool
+    """Whether each task packs its rows of weights."""
+    is_direct: bool
+    """Whether sums go to y at once, without waiting in scratch memory for the next terms or phases."""
+    workers: int
+
+
+def _task_cycles(work: Work, block: tuple[int, ...], rows: int) -> float:
+    """Return the estimated cycles of a task."""
+    bz, by, bx = block
+    pixels = bz * by * bx
+    vectors = -(-pixels // work.lanes)
+    runs = -(-vectors // WIDTH) + bz * by
+    # Two fused operations a cycle; a tile of one or two rows waits for its own sums.
+    left = rows % ROWS
+    short = max(left & 4, 0) / 2 + 1.4 * ((left >> 1 & 1) + (left & 1))
+    compute = work.terms * (rows // ROWS * (vectors * ROWS / 2 + 2) + short * vectors + 4)
+    panels = 0.0 if work.one_line else work.packed_terms * _PANEL_CYCLES * (vectors + runs)
+    lines = math.prod(
+        (b + axis.reach) * len(axis.residues) for b, axis in zip(block[:2], work.axes[:2], strict=True)
+    ) * len(work.axes[2].residues)
+    line = (bx + work.axes[2].reach) * (2.0 / work.lanes if work.axes[2].advance == 1 else 0.7) + 30
+    copied = 0.0 if work.inside else work.channels * lines * line
+    written = rows * vectors * work.phases * (4 if work.phases > 1 else 1)
+    weights = work.terms * rows * _WEIGHT_CYCLES if work.packs_weights else 0.0
+    return compute + panels + copied + written + weights + 3000
+
+
+def _cycles(work: Work, block: tuple[int, int, int], rows: int) -> float:
+    """Return the estimated cycles until all tasks are done."""
+    sizes = (*((axis.outputs, b) for axis, b in zip(work.axes, block, strict=True)), (work.rows, rows))
+    tasks: list[tuple[float, int]] = []
+    # Along each axis the whole blocks, and what is left.
+    for kinds in itertools.product(*(((size // b, b), (1, size % b)) for size, b in sizes)):
+        if all(b for _, b in kinds):
+            *part, part_rows = (b for _, b in kinds)
+            number = work.images * math.prod(n for n, _ in kinds)
+            tasks.append((_task_cycles(work, tuple(part), part_rows), number))
+    total, longest = sum(cycles * number for cycles, number in tasks), tasks[0][0]
+    if work.workers == 1:
+        return total
+    if sum(number for _, number in tasks) > 8 * work.workers:
+        return total / work.workers + (0.5 + _DISTURBANCE) * longest
+    # Each task goes to the thread that is free first.
+    ends = [0.0] * work.workers
+    for cycles, number in tasks:
+        for _ in range(number):
+            heapq.heapreplace(ends, ends[0] + cycles)
+    return max(ends) + _DISTURBANCE * longest
+
+
+def choose(work: Work, flops: float) -> tuple[tuple[int, int, int], int, float]:
+    """Return the block of outputs and the rows of weights of a task, and the cycles estimated."""
+    z, y, x = work.axes
+    limit = _PHASE_VECTORS if work.phases > 1 else _DIRECT_VECTORS if work.is_direct else _BLOCK_VECTORS
+    limit *= work.lanes
+    unit = WIDTH * work.lanes
+    widths = {x.outputs} if x.outputs <= 2 * limit else set()
+    widths |= {min(x.outputs, unit * n) for n in (1, 2, 3, 4, 6, 8, 10, 12) if unit * n < 2 * x.outputs or n == 1}
+    if y.outputs == z.outputs == 1:
+        # Equal parts of a single line, so that all threads end together.
+        parts = range(work.workers, 16 * work.workers + 1, work.workers)
+        widths |= {w for w in (round_up(-(-x.outputs // n), work.lanes) for n in parts) if unit <= w <= limit}
+    best = math.inf, (1, 1, min(widths)), ROWS
+    row_choices = {min(round_up(-(-work.rows // n), ROWS), work.rows) for n in (1, 2, 3, 4, 6, 8, 16, 32)}
+    for bx in widths:
+        for by in range(1, y.outputs + 1):
+            if by > 1 and (bx < x.outputs or by * bx > limit):
+                break
+            for bz in range(1, z.outputs + 1):
+                if bz > 1 and (by < y.outputs or bz * by * bx > limit):
+                    break
+                for rows in row_choices:
+                    sums = rows * bz * by * bx * work.phases * 4
+                    if sums > (_SUMS_BYTES if work.phases == 1 else _SUMS_BYTES // 4) and rows > ROWS:
+                        continue
+                    cycles = _cycles(work, (bz, by, bx), rows)
+                    if 2.0 * work.terms * rows * bz * by * bx > TASK_FLOPS and rows > ROWS:
+                        continue
+                    if cycles < best[0]:
+                        best = cycles, (bz, by, bx), rows
+    return best[1], best[2], best[0]
