@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cost", "pack", "run", "supports", "workspace"]
 
+_LEAST_PACKED = 50_000
+"""Weights a thread, packed more often than once by the tasks, from which it is worth a stage of its own."""
 _FIELD = {name: i for i, name in enumerate(GEMM.names or ())}
 
 
@@ -88,9 +90,19 @@ def _has_phases(call: Call) -> bool:
     return call.operation != "forward" or max(call.problem.input_dilation) > 1
 
 
+@functools.lru_cache(maxsize=1024)
+def _packs_first(call: Call) -> bool:
+    """Whether all weights are packed before the first task: those of phases, and those that many tasks would pack."""
+    if _has_phases(call):
+        return True
+    problem, flat = _problems(call)
+    g = geometry(flat or problem, call.accumulator, False, problem.layout == "channels_first")
+    return (g.weight_uses - 1.5) * math.prod(problem.w_shape) / threads.count() > _LEAST_PACKED
+
+
 def _geometry(call: Call) -> Geometry:
     problem, flat = _problems(call)
-    return geometry(flat or problem, call.accumulator, _has_phases(call), call.problem.layout == "channels_first")
+    return geometry(flat or problem, call.accumulator, _packs_first(call), call.problem.layout == "channels_first")
 
 
 def _strides(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[int, int, list[int]]:
@@ -178,7 +190,7 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
         x, y = y, x
     if packed is not None:
         _run(call, x, packed, y, bias, True)
-    elif _has_phases(call):
+    elif _packs_first(call):
         block = memory.take(direct.packed_bytes(call))
         _run(call, x, direct.pack_into(call, w, block[0]), y, bias, True)
         memory.give_back(block)

@@ -55,6 +55,8 @@ class Geometry(NamedTuple):
     channels: int
     cycles: float
     """Estimated until all tasks are done."""
+    weight_uses: int
+    """How many tasks read each weight."""
     patches: bool
     """Whether a line's inputs are read by one output each, so that panels are made of it by transposes."""
     keep: tuple[Array, ...]
@@ -241,6 +243,7 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
         tuple(tuple(tuple(o for *_, o in t) for t in members) for members in sets),  # type: ignore[misc]
         channels,
         cycles,
+        tasks // (groups * int(call["row_chunks"])),
         patches and inside,
         tuple(keep),
     )
