@@ -77,7 +77,7 @@ _PACKING_POINTER = types.CPointer(from_dtype(PACKING))
 KERNEL = types.void(_CALL_POINTER, types.int64, types.int64)
 ROWS = row_blocks()[0]
 _LAST_ROWS = tuple(reversed(row_blocks()))
-_PACKED_CHANNELS = 16
+_PACKED_CHANNELS = 8
 
 
 phase_pointer = record_at(PHASE)
