@@ -33,7 +33,6 @@ def run(
     *,
     written_shape: Any = None,
     names: tuple[str, str] = ("x", "w"),
-    packed: Any = None,
     padding_value: float = 0.0,
     activation: str | None = None,
 ) -> Any:
@@ -56,7 +55,7 @@ def run(
     )  # fmt: skip
     plain = _is_plain(geometry) and _is_plain(written_shape) and _is_plain(activation)
     job = (_job if plain else _job.__wrapped__)(*key)
-    return execute(job, x, first, second, bias, out, packed)
+    return execute(job, x, first, second, bias, out)
 
 
 class Job(NamedTuple):
@@ -72,8 +71,11 @@ class Job(NamedTuple):
     """The result's."""
 
 
-def execute(job: Job, x: Any, first: Any, second: Any, bias: Any, out: Any, packed: Any) -> Any:
-    """Allocate the result, in the kind of `x`, and compute it from the two arrays that the job reads."""
+def execute(job: Job, x: Any, first: Any, second: Any, bias: Any, out: Any, packed: Any = None) -> Any:
+    """Allocate the result, in the kind of `x`, and compute it from the two arrays that the job reads.
+
+    `packed` are the weights as the algorithm's ``pack`` gives them.
+    """
     call, module, backend, shape, result_type = job
     operation = call.operation
     bias_array = None

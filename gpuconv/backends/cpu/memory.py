@@ -86,8 +86,9 @@ def forget() -> None:
 
 
 def _in_child() -> None:
-    """After a fork nobody here holds the lock, whatever its state."""
+    """After a fork nobody here holds the lock, whatever its state and that of what it guards."""
     _lock[0] = threading.Lock()
+    _held[0] = sum(size for size, _ in _kept)
 
 
 if hasattr(os, "register_at_fork"):
