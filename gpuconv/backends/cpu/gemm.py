@@ -165,7 +165,7 @@ def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...], i
         and (int(words[_FIELD["block_y"]]) == 1 or (g.whole_lines[0] and ys[1] == out[2] * size))
         and (int(words[_FIELD["block_z"]]) == 1 or (g.whole_lines[1] and ys[0] == out[1] * out[2] * size))
     )
-    in_rows = g.inside and math.prod(problem.kernel) == 1 and reads_rows(xc, problem)
+    in_rows = g.inside and math.prod(problem.kernel) == 1 and reads_rows(problem)
     groups, row = problem.groups, math.prod(problem.w_shape[1:]) * size
     values = {
         "xn": xn, "xc": xc, "xz": xs[0], "xy": xs[1], "xx": xs[2], "yn": yn, "yc": yc, "yz": ys[0], "yy": ys[1],

@@ -7,19 +7,22 @@ import itertools
 import math
 from typing import NamedTuple
 
+from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.direct_kernels import ROWS
 from gpuconv.backends.cpu.gemm_tiles import WIDTH
 
 __all__ = ["POINT", "TASK_FLOPS", "Axis", "Work", "choose", "round_up"]
 
-_BLOCK_VECTORS = 50
-"""Vectors of a block, about: its panels, packed input and sums stay near in a second-level cache."""
-_PHASE_VECTORS = 36
+_BLOCK_VECTORS = {16: 50, 32: 144}
+"""Vectors of a block, about, by the number of registers: its panels, packed input and sums stay near in a second-level
+cache, of 512 KiB or more where there are 16 registers and 1 MiB or more where there are 32."""
+_PHASE_VECTORS = {16: 36, 32: 100}
 """The same where several phases' sums wait beside each other."""
 _DIRECT_VECTORS = 144
 """The same where inputs are read where they lie and sums are complete after one range of terms."""
 _SUMS_BYTES = 1 << 20
-"""A task's sums in scratch memory at most; a quarter of it for those of phases, which are read again to be mixed."""
+"""A task's sums in scratch memory at most; a quarter of it, with 16 registers, for those of phases, which are read again
+to be mixed."""
 TASK_FLOPS = 200e6
 """A task's operations at most, but for a single block of rows: a call can be interrupted between tasks."""
 _WEIGHT_CYCLES = 0.4
@@ -125,8 +128,12 @@ def _cycles(work: Work, block: tuple[int, int, int], rows: int) -> float:
 def choose(work: Work, flops: float) -> tuple[tuple[int, int, int], int, float]:
     """Return the block of outputs and the rows of weights of a task, and the cycles estimated."""
     z, y, x = work.axes
-    limit = _PHASE_VECTORS if work.phases > 1 else _DIRECT_VECTORS if work.is_direct else _BLOCK_VECTORS
+    registers = simd.registers()
+    limit = _DIRECT_VECTORS
+    if not work.is_direct:
+        limit = (_PHASE_VECTORS if work.phases > 1 else _BLOCK_VECTORS)[registers]
     limit *= work.lanes
+    most_sums = _SUMS_BYTES // (4 if work.phases > 1 and registers < 32 else 1)
     unit = WIDTH * work.lanes
     widths = {x.outputs} if x.outputs <= 2 * limit else set()
     widths |= {min(x.outputs, unit * n) for n in (1, 2, 3, 4, 6, 8, 10, 12) if unit * n < 2 * x.outputs or n == 1}
@@ -145,7 +152,7 @@ def choose(work: Work, flops: float) -> tuple[tuple[int, int, int], int, float]:
                     break
                 for rows in row_choices:
                     sums = rows * bz * by * bx * work.phases * 4
-                    if sums > (_SUMS_BYTES if work.phases == 1 else _SUMS_BYTES // 4) and rows > ROWS:
+                    if sums > most_sums and rows > ROWS:
                         continue
                     cycles = _cycles(work, (bz, by, bx), rows)
                     if 2.0 * work.terms * rows * bz * by * bx > TASK_FLOPS and rows > ROWS:

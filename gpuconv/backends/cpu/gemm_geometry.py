@@ -62,18 +62,13 @@ class Geometry(NamedTuple):
     keep: tuple[Array, ...]
 
 
-def reads_rows(step: int, problem: ConvProblem) -> bool:
-    """Whether a kernel of size 1 reads x without a panel: `step` is the bytes from one channel to the next.
+def reads_rows(problem: ConvProblem) -> bool:
+    """Whether a kernel of size 1 reads x without a panel: where few rows of weights meet it.
 
-    A panel pays where many rows of weights meet it. Channels that lie a multiple of many lines apart meet in few sets
-    of a first-level cache and push each other out; one of 32 KiB holds few channels' rows in any case (64 -> 256 at
-    56x56 on Zen 3: 76 GFLOP/s a core without a panel, 88 with it).
+    Channels that lie many lines apart meet in few sets of a first-level cache and push each other out (64 -> 256 at
+    56x56: 76 GFLOP/s a core without a panel and 88 with it on Zen 3, 128 and 150 on an Emerald Rapids).
     """
-    blocks = problem.out_channels // problem.groups // ROWS
-    channels = problem.in_channels // problem.groups
-    if simd.registers() < 32:
-        return blocks <= 8
-    return blocks <= 4 or (channels <= 128 and step % 512 != 0)
+    return problem.out_channels // problem.groups <= 32
 
 
 def _axis(problem: ConvProblem, axis: int) -> Axis:
@@ -141,7 +136,7 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
         )
     )
     one_line = inside and all(len(members) == 1 for members in sets)
-    one_line = one_line and reads_rows(math.prod(problem.spatial) * size, problem)
+    one_line = one_line and reads_rows(problem)
     terms = channels * sum(map(len, taps))
     is_direct = inside and len(taps) == 1 and terms * WIDTH * lanes * size <= _DEPTH_BYTES
     work = Work(
