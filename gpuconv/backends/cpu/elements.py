@@ -171,8 +171,15 @@ def write_run(
                 full = builder.sdiv(count, constant(n))
                 with cgutils.for_range(builder, full) as loop:
                     write(builder.mul(loop.index, constant(n)), n)
-                done = builder.mul(full, constant(n))
-                elements(done, builder.sub(count, done))
+                # What is left by a vector that overlaps the one before.
+                is_left = builder.icmp_signed("<", builder.mul(full, constant(n)), count)
+                with builder.if_then(is_left):
+                    is_short = builder.icmp_signed("<", count, constant(n))
+                    with builder.if_else(is_short) as (few, many):
+                        with few:
+                            elements(constant(0), count)
+                        with many:
+                            write(builder.sub(count, constant(n)), n)
             with strided:
                 elements(constant(0), count)
         return context.get_dummy_value()

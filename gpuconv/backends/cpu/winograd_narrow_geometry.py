@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv.backends.cpu import threads
+from gpuconv.backends.cpu import simd, threads
 from gpuconv.backends.cpu.winograd_geometry import along_axes, parts_of
 from gpuconv.backends.cpu.winograd_narrow_kernels import NARROW, PART
 from gpuconv.backends.cpu.winograd_narrow_tiles import MOST_VECTORS
@@ -24,13 +24,16 @@ __all__ = ["Geometry", "form_of", "geometry", "part_count"]
 _OUTPUTS = {3: (2, 4), 4: (3, 3)}
 """Outputs of a tile along y and x, by the taps of a kernel's parts. Tiles of 4x4 would make a tenth less work of 3x3
 taps and twice the error, which is more than that of a direct sum as short as those of few channels."""
-_BLOCK_VECTORS = 8
+_BLOCK_TILES = 8 * LANES
 _KEPT_BYTES = 20 << 10
 """Sums of products, transformed along y, that wait for their last column."""
 _MOST_ROWS = 16
 _PACKED_BYTES = 192 << 10
-_INPUT_BYTES = 240 << 10
-"""Transformed inputs of a block of more than one row: they stay in a second-level cache of 512 KiB."""
+_INPUT_BYTES = {16: 240 << 10, 32: 480 << 10}
+"""Transformed inputs of a block of more than one row, by the number of registers: they stay in a second-level cache of
+512 KiB or more where there are 16, and of 1 MiB or more where there are 32."""
+_SPLIT_CYCLES = 12.0
+"""To write a line of outputs of a vector that holds tiles of several rows, or fewer tiles than lanes."""
 _TASK_CYCLES = 300e6
 _DISTURBANCE = 0.2
 """Of a task's time: what a thread may be late by."""
@@ -140,8 +143,11 @@ class _Sizes(NamedTuple):
     parts: list[_Part]
     axes: tuple[_Axis, _Axis, _Axis]
     tiles_y: int
-    vectors: int
-    block_vectors: int
+    tiles_x: int
+    block_x: int
+    """Tiles in a row of a block."""
+    row_tiles: int
+    """What a tile's number grows by from one row of a block to the next: vectors hold tiles of neighbouring numbers."""
     positions: int
     """Transformed inputs of a tile that are multiplied, of all channels."""
 
@@ -153,12 +159,21 @@ class _Sizes(NamedTuple):
     @property
     def pitch_x(self) -> int:
         """Elements of a packed line."""
-        return self.block_vectors * LANES + self.axes[2].reach
+        return max(self.row_tiles, self.block_x + self.axes[2].reach)
 
     @property
     def blocks_x(self) -> int:
         """Blocks of a row of tiles."""
-        return -(-self.vectors // self.block_vectors)
+        return -(-self.tiles_x // self.block_x)
+
+    def vectors(self, rows: int) -> int:
+        """Return the vectors of tiles of a block of `rows` rows."""
+        return -(-((rows - 1) * self.row_tiles + self.block_x) // LANES)
+
+    def split_vectors(self, rows: int) -> int:
+        """Return how many of them hold something else than tiles of one row."""
+        starts = (row * self.row_tiles for row in range(rows))
+        return self.vectors(rows) - sum(max((n + self.block_x) // LANES - -(-n // LANES), 0) for n in starts)
 
     def plane_bytes(self, rows: int) -> int:
         """Return the bytes of a packed channel for a block of `rows` rows of tiles."""
@@ -174,22 +189,27 @@ class _Sizes(NamedTuple):
         """Return the estimated cycles of a task."""
         output = 0.6 * self.positions + self.my * (self.nx * 2.0 + self.mx * 2.5) + self.nx * self.ny
         vector = self.outputs * output + 6.0 * self.inputs
-        return rows * self.block_vectors * vector + 0.6 * self.channels * self.plane_bytes(rows) + 3000
+        split = self.split_vectors(rows) * self.outputs * self.my * _SPLIT_CYCLES
+        return self.vectors(rows) * vector + split + 0.6 * self.channels * self.plane_bytes(rows) + 3000
 
     def cycles(self, rows: int) -> float:
         """Return the estimated cycles until all tasks are done, the last of them by a thread that was disturbed."""
         return (-(-self.tasks(rows) // threads.count()) + _DISTURBANCE) * self.task_cycles(rows)
 
+    def input_bytes(self, rows: int) -> int:
+        """Return the bytes of a block's transformed inputs."""
+        return self.vectors(rows) * self.positions * VECTOR
+
     def block_rows(self) -> int:
         """Return the rows of tiles of a block."""
-        row_bytes = self.block_vectors * self.positions * VECTOR
+        most = _INPUT_BYTES[simd.registers()]
         possible = [
             r
             for r in range(1, min(self.tiles_y, _MOST_ROWS) + 1)
-            if r == 1 or (self.channels * self.plane_bytes(r) <= _PACKED_BYTES and r * row_bytes <= _INPUT_BYTES)
+            if r == 1 or (self.channels * self.plane_bytes(r) <= _PACKED_BYTES and self.input_bytes(r) <= most)
         ]
         # A vector that is left over is multiplied alone.
-        odd = [r * self.block_vectors % MOST_VECTORS for r in possible]
+        odd = [self.vectors(r) % MOST_VECTORS for r in possible]
         return min(zip(possible, odd, strict=True), key=lambda r: (self.cycles(r[0]) * (1 + 0.05 * r[1]), r[0]))[0]
 
 
@@ -211,14 +231,20 @@ def _sizes(problem: ConvProblem, form: int) -> _Sizes:
         _axis(my * sy, offsets[1], {part.first[1] + i * sy for part in parts for i in range(ny)}),
         _axis(mx * sx, offsets[2], {part.first[2] + j * sx for part in parts for j in range(nx)}),
     )
-    vectors = -(-out_x // (mx * LANES))
+    tiles_x = -(-out_x // mx)
+    block_x = _even(tiles_x, _BLOCK_TILES)
     positions = channels * sum(
         (ny - (not is_full_y)) * (nx - (not is_full_x)) for is_full_y, is_full_x in (part.is_full for part in parts)
     )
-    return _Sizes(
-        my, mx, ny, nx, channels, outputs, problem.batch * out_z * problem.groups, parts, axes, -(-out_y // my),
-        vectors, _even(vectors, _BLOCK_VECTORS), positions,
+    # Vectors of a row's tiles alone are written at once; those that run on into the next row waste no lanes.
+    possible = (
+        _Sizes(
+            my, mx, ny, nx, channels, outputs, problem.batch * out_z * problem.groups, parts, axes, -(-out_y // my),
+            tiles_x, block_x, row_tiles, positions,
+        )
+        for row_tiles in (_round(block_x, LANES), block_x + axes[2].reach)
     )  # fmt: skip
+    return min(possible, key=lambda s: s.cycles(s.block_rows()))
 
 
 def _places(s: _Sizes) -> tuple[Array, dict[str, int]]:
@@ -276,10 +302,10 @@ def geometry(problem: ConvProblem, form: int) -> Geometry:
     (sy, sx), (out_z, out_y, out_x) = along_axes(problem)[1], (1, 1, *problem.output)[-3:]
     fields: dict[str, int] = counts | {
         "channels": s.channels, "outputs": s.outputs, "groups": groups, "mode": problem.mode_code,
-        "block_y": rows, "block_x": s.block_vectors * LANES,
+        "block_y": rows, "block_x": s.block_x, "reach_x": s.axes[2].reach,
         "pitch_z": 1 + s.axes[0].reach, "pitch_y": pitch_y, "pitch_x": s.pitch_x, "plane": s.plane_bytes(rows),
-        "out_z": out_z, "out_y": out_y, "out_x": out_x, "tiles_y": s.tiles_y, "vectors": s.vectors,
-        "block_vectors": s.block_vectors, "blocks_y": -(-s.tiles_y // rows), "blocks_x": s.blocks_x,
+        "out_z": out_z, "out_y": out_y, "out_x": out_x, "tiles_y": s.tiles_y, "tiles_x": s.tiles_x,
+        "row_tiles": s.row_tiles, "blocks_y": -(-s.tiles_y // rows), "blocks_x": s.blocks_x,
         "parts": table.ctypes.data, "part_count": len(s.parts), "stride_y": sy, "stride_x": sx, "chunk": chunk,
         "u_group": _round(4 * s.outputs * s.positions), "low_z": 0, "low_y": 0, "high_z": 1, "high_y": 1,
     }  # fmt: skip
@@ -295,9 +321,10 @@ def geometry(problem: ConvProblem, form: int) -> Geometry:
     offset = _round(s.channels * fields["plane"] + VECTOR)
     for name, size in (
         ("line", 4 * s.axes[2].advance * s.pitch_x),
-        ("v", rows * s.block_vectors * s.positions * VECTOR),
+        ("v", s.input_bytes(rows)),
         ("m", chunk * kept_bytes),
-        ("rest", chunk * s.my * s.mx * MOST_VECTORS * VECTOR),
+        ("rest", chunk * s.my * s.mx * VECTOR),
+        ("lanes", s.vectors(rows) * VECTOR),
         ("total", VECTOR + s.ny * MOST_VECTORS * VECTOR),
     ):
         fields[f"{name}_offset"] = offset

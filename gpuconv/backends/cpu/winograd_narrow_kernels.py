@@ -38,15 +38,15 @@ NARROW = record(
     "mode low_z low_y low_x high_z high_y high_x "
     # the packed input, as in `direct_kernels.PHASE`: a tile is what an output is there
     "advance_z advance_y advance_x offset_z offset_y offset_x block_y block_x "
-    "pitch_z pitch_y pitch_x residues_z residues_y residues_x residue_count_z residue_count_y residue_count_x plane "
-    # outputs; tile rows and vectors of tiles, and those of a block; blocks along both axes
-    "out_z out_y out_x tiles_y vectors block_vectors blocks_y blocks_x "
+    "pitch_z pitch_y pitch_x reach_x residues_z residues_y residues_x residue_count_z residue_count_y residue_count_x plane "
+    # outputs; rows and columns of tiles, what a tile's number grows by from one row of a block to the next, and blocks
+    "out_z out_y out_x tiles_y tiles_x row_tiles blocks_y blocks_x "
     # the kernel's parts, and their channels: with all rows of positions and without the last, in the last column too
     "parts part_count stride_y stride_x full short full_last short_last "
     # output channels whose products are kept at a time
     "chunk "
     # offsets in the scratch memory, which begins with the packed input; bytes of a group's transformed weights
-    "line_offset v_offset m_offset rest_offset total_offset u_group"
+    "line_offset v_offset m_offset rest_offset lanes_offset total_offset u_group"
 )
 """One call; the fields up to `flag` belong to the caller's arrays and to a stage."""
 
@@ -99,8 +99,8 @@ def _transform_weights(p, group, first, scratch, ny, nx, form):  # type: ignore[
 
 
 @njit(error_model="numpy")
-def _transform_inputs(p, packed, first, width, vectors, v, spare, ny, nx, form):  # type: ignore[no-untyped-def]
-    """Transform `width` vectors of tiles from `first` on, `vectors` in a row, of all channels in all parts."""
+def _transform_inputs(p, packed, first, width, v, spare, ny, nx, form):  # type: ignore[no-untyped-def]
+    """Transform `width` vectors of a block's tiles from vector `first` on, of all channels in all parts."""
     parts = carray(_parts(p.parts), p.part_count)
     step = width * VECTOR
     column = _length(p, 0, ny, nx) * step
@@ -113,8 +113,8 @@ def _transform_inputs(p, packed, first, width, vectors, v, spare, ny, nx, form):
             if part.place_last < 0:
                 last = spare
             for k in range(width):
-                row, vector, shift = (first + k) // vectors, (first + k) % vectors, k * VECTOR
-                source = packed + channel * p.plane + row * p.pitch_x * 4 + vector * VECTOR
+                row, tile, shift = (first + k) * LANES // p.row_tiles, (first + k) * LANES % p.row_tiles, k * VECTOR
+                source = packed + channel * p.plane + (row * p.pitch_x + tile) * 4
                 narrow_inputs(to + shift, column, last + shift, step, source, part.offsets, part.has_last_row, form)
 
 
@@ -141,7 +141,7 @@ def _pack(p, x, z, first_row, first_tile, rows, tiles, to, line):  # type: ignor
     It is what `direct_kernels.pack_input` does, but for tiles that read a line at many residues: here each line is read
     once. `line` is memory for one.
     """
-    lz, ly, lx = p.pitch_z, rows + p.pitch_y - p.block_y, tiles + p.pitch_x - p.block_x
+    lz, ly, lx = p.pitch_z, rows + p.pitch_y - p.block_y, tiles + p.reach_x
     row_bytes = 4 * p.pitch_x
     part_bytes = p.pitch_z * p.pitch_y * row_bytes
     count = p.advance_x * (lx - 1) + read(p.residues_x + 8 * (p.residue_count_x - 1)) + 1
@@ -169,6 +169,35 @@ def _pack(p, x, z, first_row, first_tile, rows, tiles, to, line):  # type: ignor
                                 copy_run(row + c * part_bytes, residue, lx, 4 * p.advance_x, 0, 0)
 
 
+@njit(error_model="numpy")
+def _mark_tiles(p, count, rows, tiles, lanes):  # type: ignore[no-untyped-def]
+    """Write 1 for each lane of `count` vectors that holds a tile of the block, 0 for those between its rows."""
+    for lane in range(count * LANES):
+        store(lanes + 4 * lane, lane // p.row_tiles < rows and lane % p.row_tiles < tiles, 2, 2)
+
+
+@njit(error_model="numpy")
+def _write_rest(p, corner, rest, first, outputs, first_row, rows, tiles, pixels, my, mx):  # type: ignore[no-untyped-def]
+    """Write a vector's outputs from scratch memory to y, row of tiles by row of tiles; its first tile is `first`."""
+    line = mx * VECTOR
+    tile = first
+    while tile < first + LANES:
+        row, column = tile // p.row_tiles, tile % p.row_tiles
+        number = min(first + LANES - tile, p.row_tiles - column)
+        if row >= rows:
+            return
+        count = min(min(number, tiles - column) * mx, pixels - column * mx)
+        if count > 0:
+            to = corner + row * my * p.yy + column * mx * p.yx
+            here = rest + (tile - first) * mx * 4
+            for output in range(outputs):
+                for i in range(min(my, p.out_y - (first_row + row) * my)):
+                    write_run(
+                        to + output * p.yc + i * p.yy, p.yx, here + (output * my + i) * line, count, zero(0), 0, 0
+                    )  # fmt: skip
+        tile += number
+
+
 @functools.cache
 def kernel(form: int) -> int:
     """Return the address of the kernel of a form."""
@@ -188,33 +217,34 @@ def _compiled(form: int, my: int, ny: int, mx: int, nx: int, version: int) -> An
             blocks = (p.outputs + LANES - 1) // LANES
             _transform_weights(p, task // blocks, task % blocks * LANES, scratch, ny, nx, form)
             return
-        first_vector, task = task % p.blocks_x * p.block_vectors, task // p.blocks_x
+        first_tile, task = task % p.blocks_x * p.block_x, task // p.blocks_x
         first_row, task = task % p.blocks_y * p.block_y, task // p.blocks_y
         z, task = task % p.out_z, task // p.out_z
         group, image = task % p.groups, task // p.groups
-        rows = min(p.block_y, p.tiles_y - first_row)
-        vectors = min(p.block_vectors, p.vectors - first_vector)
+        rows, tiles = min(p.block_y, p.tiles_y - first_row), min(p.block_x, p.tiles_x - first_tile)
         v, m, rest, total = (
             scratch + p.v_offset, scratch + p.m_offset, scratch + p.rest_offset, scratch + p.total_offset
         )  # fmt: skip
+        lanes = scratch + p.lanes_offset
         x = p.x + image * p.xn + group * p.channels * p.xc
-        _pack(p, x, z, first_row, first_vector * LANES, rows, vectors * LANES, scratch, scratch + p.line_offset)
+        _pack(p, x, z, first_row, first_tile, rows, tiles, scratch, scratch + p.line_offset)
         fill_run(total, LANES, zero(0), 0)
         positions = (nx - 1) * _length(p, 0, ny, nx) + _length(p, nx - 1, ny, nx)
-        count = rows * vectors
+        count = ((rows - 1) * p.row_tiles + tiles + LANES - 1) // LANES
+        _mark_tiles(p, count, rows, tiles, lanes)
         for first in range(0, count, MOST_VECTORS):
             to, width = v + first * positions * VECTOR, min(MOST_VECTORS, count - first)
-            _transform_inputs(p, scratch, first, width, vectors, to, total + VECTOR, ny, nx, form)
-        x0 = first_vector * LANES * mx
-        whole = min(vectors, (p.out_x - x0) // (LANES * mx)) if p.yx == 4 else 0
-        corner = p.y + image * p.yn + group * p.outputs * p.yc + z * p.yz + x0 * p.yx
+            _transform_inputs(p, scratch, first, width, to, total + VECTOR, ny, nx, form)
+        pixels = min(tiles * mx, p.out_x - first_tile * mx)
+        corner = p.y + image * p.yn + group * p.outputs * p.yc + z * p.yz + first_tile * mx * p.yx
+        corner += first_row * my * p.yy
         # Few planes of y at a time: each is written in order.
         for first in range(0, p.outputs, p.chunk):
             outputs = min(p.chunk, p.outputs - first)
-            for tile in range(0, count, MOST_VECTORS):
-                width = min(MOST_VECTORS, count - tile)
+            for vector in range(0, count, MOST_VECTORS):
+                width = min(MOST_VECTORS, count - vector)
                 line = width * VECTOR
-                inputs, u = v + tile * positions * VECTOR, p.u + group * p.u_group
+                inputs, u = v + vector * positions * VECTOR, p.u + group * p.u_group
                 for column in range(nx):
                     full, short = p.full, p.short
                     if column == nx - 1:
@@ -226,27 +256,19 @@ def _compiled(form: int, my: int, ny: int, mx: int, nx: int, version: int) -> An
                     )  # fmt: skip
                     u += p.outputs * length * 4
                     inputs += length * line
-                done = 0
-                while done < width:
-                    # As many vectors as are in one row, and whole ones and others apart.
-                    r, vector = (tile + done) // vectors, (tile + done) % vectors
-                    run = min(width - done, vectors - vector)
-                    y, place = (first_row + r) * my, corner + first * p.yc + vector * LANES * mx * p.yx
-                    place += y * p.yy
-                    bias, sums = p.bias + (group * p.outputs + first) * 4, m + done * VECTOR
-                    ready = min(run, whole - vector) if y + my <= p.out_y else 0
-                    if ready > 0:
-                        narrow_outputs(place, p.yy, p.yc, sums, line, outputs, bias, total, ready, form)
-                        done += ready
+                bias, planes = p.bias + (group * p.outputs + first) * 4, corner + first * p.yc
+                for k in range(width):
+                    tile, valid = (vector + k) * LANES, lanes + (vector + k) * VECTOR
+                    row, place = tile // p.row_tiles, tile % p.row_tiles
+                    is_whole = p.yx == 4 and (place + LANES) * mx <= pixels and (first_row + row + 1) * my <= p.out_y
+                    if is_whole:
+                        to = planes + row * my * p.yy + place * mx * 4
+                        narrow_outputs(to, p.yy, p.yc, m + k * VECTOR, line, outputs, bias, total, valid, form)
                         continue
-                    row = run * mx * VECTOR
-                    narrow_outputs(rest, row, my * row, sums, line, outputs, bias, total, run, form)
-                    pixels = min(run * LANES * mx, p.out_x - x0 - vector * LANES * mx)
-                    for output in range(outputs):
-                        for i in range(min(my, p.out_y - y)):
-                            here = rest + (output * my + i) * row
-                            write_run(place + output * p.yc + i * p.yy, p.yx, here, pixels, zero(0), 0, 0)
-                    done += run
+                    narrow_outputs(
+                        rest, mx * VECTOR, my * mx * VECTOR, m + k * VECTOR, line, outputs, bias, total, valid, form
+                    )  # fmt: skip
+                    _write_rest(p, planes, rest, tile, outputs, first_row, rows, tiles, pixels, my, mx)
         check = load(total, 0, 0)
         for lane in range(1, LANES):
             check += load(total + 4 * lane, 0, 0)

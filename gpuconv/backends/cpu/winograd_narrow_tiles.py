@@ -291,10 +291,10 @@ def narrow_outputs(
     outputs: Any,
     bias: Any,
     total: Any,
-    width: Any,
+    lanes: Any,
     form: Any,
 ) -> Any:
-    """Transform the results of `narrow_products` along x, add the bias, and write rows of neighbouring outputs.
+    """Transform a vector of tiles' results of `narrow_products` along x, add the bias, and write rows of outputs.
 
     Parameters
     ----------
@@ -305,30 +305,31 @@ def narrow_outputs(
     bias, total : int64
         Addresses of a number for each output channel, and of a vector to which all outputs are added: it is not finite
         where one of them is not.
-    width : int64
-        Vectors of tiles.
+    lanes : int64
+        Address of an int32 for each tile: 0 where there is none.
     """
     down, across = forms(form.literal_value)
     my, mx, nx = len(down.output), len(across.output), len(across.input)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_row, to_output, source, column, outputs, bias, total, width = args[:9]
+        to, to_row, to_output, source, column, outputs, bias, total, lanes = args[:9]
         check = cgutils.alloca_once_value(builder, load_pixel(builder, total))
+        flags = load_vector(builder, lanes, CODES["int32"], LANES)
+        is_tile = builder.icmp_signed("!=", flags, ir.Constant(flags.type, None))
+        zero = ir.Constant(pixel_type(), None)
         with cgutils.for_range(builder, outputs) as output:
             start = builder.add(source, builder.mul(output.index, plus(builder, constant(0), column, my * nx)))
             place = builder.add(to, builder.mul(output.index, to_output))
             number = load_vector(builder, builder.add(bias, builder.mul(output.index, constant(4))), _F32, 1)
             shift = broadcast(builder, number, LANES)
-            with cgutils.for_range(builder, width) as loop:
-                vector = builder.add(start, builder.mul(loop.index, constant(VECTOR)))
-                target = builder.add(place, builder.mul(loop.index, constant(mx * VECTOR)))
-                for i in range(my):
-                    vectors = [load_pixel(builder, plus(builder, vector, column, i * nx + j)) for j in range(nx)]
-                    values = [builder.fadd(v, shift) for v in by_columns(builder, across.output, vectors)]
-                    for value in values:
-                        builder.store(builder.fadd(builder.load(check), value), check)
-                    for j, value in enumerate(_interleaved(builder, values)):
-                        store_pixel(builder, value, _at(builder, plus(builder, target, to_row, i), j))
+            for i in range(my):
+                vectors = [load_pixel(builder, plus(builder, start, column, i * nx + j)) for j in range(nx)]
+                values = [builder.fadd(v, shift) for v in by_columns(builder, across.output, vectors)]
+                for value in values:
+                    sound = builder.select(is_tile, value, zero)
+                    builder.store(builder.fadd(builder.load(check), sound), check)
+                for j, value in enumerate(_interleaved(builder, values)):
+                    store_pixel(builder, value, _at(builder, plus(builder, place, to_row, i), j))
         store_pixel(builder, builder.load(check), total)
         return context.get_dummy_value()
 
