@@ -21,8 +21,8 @@ _PHASE_VECTORS = {16: 36, 32: 100}
 _DIRECT_VECTORS = 144
 """The same where inputs are read where they lie and sums are complete after one range of terms."""
 _SUMS_BYTES = 1 << 20
-"""A task's sums in scratch memory at most; a quarter of it, with 16 registers, for those of phases, which are read again
-to be mixed."""
+"""A task's sums in scratch memory at most; with 16 registers a quarter for those of phases, which are read again to be
+mixed."""
 TASK_FLOPS = 200e6
 """A task's operations at most, but for a single block of rows: a call can be interrupted between tasks."""
 _WEIGHT_CYCLES = 0.4

@@ -38,7 +38,8 @@ NARROW = record(
     "mode low_z low_y low_x high_z high_y high_x "
     # the packed input, as in `direct_kernels.PHASE`: a tile is what an output is there
     "advance_z advance_y advance_x offset_z offset_y offset_x block_y block_x "
-    "pitch_z pitch_y pitch_x reach_x residues_z residues_y residues_x residue_count_z residue_count_y residue_count_x plane "
+    "pitch_z pitch_y pitch_x reach_x residues_z residues_y residues_x residue_count_z residue_count_y residue_count_x "
+    "plane "
     # outputs; rows and columns of tiles, what a tile's number grows by from one row of a block to the next, and blocks
     "out_z out_y out_x tiles_y tiles_x row_tiles blocks_y blocks_x "
     # the kernel's parts, and their channels: with all rows of positions and without the last, in the last column too

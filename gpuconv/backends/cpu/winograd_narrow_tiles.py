@@ -309,7 +309,7 @@ def narrow_outputs(
         Address of an int32 for each tile: 0 where there is none.
     """
     down, across = forms(form.literal_value)
-    my, mx, nx = len(down.output), len(across.output), len(across.input)
+    my, nx = len(down.output), len(across.input)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, to_row, to_output, source, column, outputs, bias, total, lanes = args[:9]
