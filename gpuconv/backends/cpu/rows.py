@@ -225,21 +225,25 @@ def write_places(typingctx: Any, to: Any, address: Any, count: Any, accumulator:
     return types.void(i64, i64, i64, accumulator, target), codegen
 
 
+def prefetch_lines(builder: Any, address: Any, count: Any) -> None:
+    """Emit requests for `count` bytes to be brought near: harmless where they are not memory."""
+    i32 = ir.IntType(32)
+    pointer = ir.IntType(8).as_pointer()
+    type_ = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
+    function = cgutils.get_or_insert_function(builder.module, type_, "llvm.prefetch.p0")
+    lines = builder.sdiv(builder.add(count, constant(63)), constant(64))
+    with counted(builder, lines) as index:
+        place = builder.inttoptr(builder.add(address, builder.mul(index, constant(64))), pointer)
+        # To be read, kept in the second-level cache, as data.
+        builder.call(function, [place, ir.Constant(i32, 0), ir.Constant(i32, 2), ir.Constant(i32, 1)])
+
+
 @intrinsic
 def prefetch(typingctx: Any, address: Any, count: Any) -> Any:
-    """Ask for `count` bytes to be brought near: harmless where they are not memory."""
+    """Ask for `count` bytes to be brought near: see `prefetch_lines`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address, count = args
-        i32 = ir.IntType(32)
-        pointer = ir.IntType(8).as_pointer()
-        type_ = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
-        function = cgutils.get_or_insert_function(builder.module, type_, "llvm.prefetch.p0")
-        lines = builder.sdiv(builder.add(count, constant(63)), constant(64))
-        with counted(builder, lines) as index:
-            place = builder.inttoptr(builder.add(address, builder.mul(index, constant(64))), pointer)
-            # To be read, kept in the second-level cache, as data.
-            builder.call(function, [place, ir.Constant(i32, 0), ir.Constant(i32, 2), ir.Constant(i32, 1)])
+        prefetch_lines(builder, *args)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen

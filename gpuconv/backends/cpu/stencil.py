@@ -16,7 +16,7 @@ from gpuconv.backends.cpu import stencil_gradient, threads
 from gpuconv.backends.cpu import stencil_kernels as kernels
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.records import KeptRecords
-from gpuconv.backends.cpu.simd import BYTES, CODES, lanes_of
+from gpuconv.backends.cpu.simd import BYTES, CODES, lanes_of, registers
 from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
 from gpuconv.backends.cpu.stencil_tiles import block, divisor_record
 from gpuconv.dtypes import name_of
@@ -40,6 +40,8 @@ _LARGEST_PRODUCT = 1024
 _MOST_SCRATCH = 16 << 20
 _MOST_ORDERED = 1 << 13
 """Weights whose order in the packed array is kept: to collect them by it is one quick step."""
+_MASKED_VECTORS = 12
+"""Vectors of a row, at most, that are all masked where there are mask registers: fewer and wider tiles are worth more."""
 _SET_SPAN, _WAYS = 4096, 8
 """Bytes after which a first-level cache begins with its first set again, and the least lines that a set holds."""
 
@@ -204,7 +206,7 @@ class _Correlation:
         if self.reads_rows and source == sums == result:
             words[_IN_PLACE:] = (
                 int(self._is_quick_to_read(x)), block(8, sums, 1), block(4, sums, 1), p.spatial[-1], p.spatial[-2],
-                lanes_of(sums),
+                lanes_of(sums), _MASKED_VECTORS * lanes_of(sums) if registers() == 32 else 0,
             )  # fmt: skip
         return words, kernels.correlation()
 

@@ -50,8 +50,9 @@ CALL = record(
     "residues used pitch row_bytes plane channel_bytes "
     # rows of sums that are yet to be converted
     "sums_offset sums_step "
-    # whether rows are read where x has them, by which functions, their length and number, and a vector's elements
-    "in_place in_place_8 in_place_4 size_x size_y lanes"
+    # whether rows are read where x has them, by which functions, their length and number, a vector's elements, and up to
+    # how many outputs a row's vectors all have masks
+    "in_place in_place_8 in_place_4 size_x size_y lanes masked_x"
 )
 """One call; what belongs to the caller's arrays comes first."""
 
@@ -233,15 +234,17 @@ def _block_packing(source: int, accumulator: int, x_size: int, size: int, versio
 
 
 @njit(error_model="numpy")
-def _in_place(p, rows, y, x, w, count, bias, first_x):  # type: ignore[no-untyped-def]
-    """Compute rows of outputs from where x lies."""
-    begin = min((max(-first_x, 0) + p.lanes - 1) // p.lanes * p.lanes, count)
-    whole = max(min(p.size_x - p.reach_x - first_x - begin, count - begin), 0) // p.lanes * p.lanes
+def _in_place(p, rows, tiles, y, x, w, count, bias, first_x, ahead):  # type: ignore[no-untyped-def]
+    """Compute some tiles of rows of outputs, one below the other, from where x lies."""
+    begin = whole = 0
+    if count > p.masked_x:
+        begin = min((max(-first_x, 0) + p.lanes - 1) // p.lanes * p.lanes, count)
+        whole = max(min(p.size_x - p.reach_x - first_x - begin, count - begin), 0) // p.lanes * p.lanes
     call(
         p.in_place_8 if rows == 8 else p.in_place_4,
         (
             y, p.yy, x, p.xy, p.column_step, p.parts, p.part_count, w, count, bias, p.divisor, first_x, p.size_x,
-            begin, whole,
+            begin, whole, tiles, ahead,
         ),
     )  # fmt: skip
 
@@ -292,16 +295,22 @@ def _correlation(version: int) -> Any:
                             needed = (first + rows - 1) * p.advance_y + p.reach_y + 1
                         top = qy + p.offset_y + first
                         if p.in_place and rows >= 4 and top >= 0 and top + needed - first <= p.size_y:
+                            tiles = 1
+                            if p.row_gap == 1:
+                                # As many whole tiles as read rows of x alone.
+                                tiles = max(min(left, p.size_y - p.reach_y - top) // rows, 1)
                             start = x + top * p.xy + (qx + p.offset_x) * p.xx
+                            ahead = p.xc if group + 1 < p.groups and tiles > 1 else 0
                             for output in range(group * p.outputs, (group + 1) * p.outputs):
                                 _in_place(
-                                    p, rows, p.y + image * p.yn + (qy + first) * p.yy + qx * p.y_size + output * p.yc,
+                                    p, rows, tiles,
+                                    p.y + image * p.yn + (qy + first) * p.yy + qx * p.y_size + output * p.yc,
                                     start, p.w + output * p.w_bytes, nx, p.bias + output * p.bias_step,
-                                    qx + p.offset_x,
+                                    qx + p.offset_x, ahead,
                                 )  # fmt: skip
                             # A later tile that is packed, which may begin a row before this one's end, packs its own.
                             packed_rows = -1
-                            j += rows
+                            j += tiles * rows
                             continue
                         if packed_rows < 0:
                             packed_rows = first
