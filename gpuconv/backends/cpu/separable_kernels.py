@@ -135,7 +135,7 @@ def _passes(version: int) -> Any:
                         (
                             columns + term * p.term_step, p.column_step, scratch + j * p.row_bytes, p.row_bytes, p.size,
                             p.column_parts + term * PART_BYTES, 1, p.column_weights, nx + p.reach_x, p.zero,
-                            p.column_divisor,
+                            p.column_divisor, 1, 0, 0, 0,
                         ),
                     )  # fmt: skip
             for r in range(rows):
@@ -148,7 +148,7 @@ def _passes(version: int) -> Any:
                         p.block_1,
                         (
                             into, 0, columns + r * p.column_step, 0, p.size, p.row_parts, p.terms, p.row_weights, nx,
-                            p.zero, p.row_divisor,
+                            p.zero, p.row_divisor, 1, 0, 0, 0,
                         ),
                     )  # fmt: skip
                 if p.write:

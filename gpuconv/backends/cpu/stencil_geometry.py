@@ -22,6 +22,8 @@ __all__ = ["Geometry", "stencil_geometry"]
 
 _SCRATCH_BYTES = 384 << 10
 """Packed input of a task: it stays in a second-level cache."""
+_TOGETHER_BYTES = 24 << 10
+"""Packed rows that are packed before the first tile of them is computed: they stay in a first-level cache."""
 _TASK_FLOPS = 100e6
 """Most work of a task, so that a slice of tasks ends soon after a signal."""
 _LONGEST_ROW_BYTES = 8192
@@ -125,6 +127,7 @@ def stencil_geometry(problem: ConvProblem, accumulator: str, tasks: int = 0) -> 
         call[f"count_{name}"], call[f"block_{name}"], call[f"blocks_{name}"] = output[axis], blocks[axis], counts[axis]
         call[f"reach_{name}"] = reach[axis]
     call["reach_x"] = place_reach
+    call["tiles_together"] = max(1, _TOGETHER_BYTES // (channels * rows * stride[1] * row_bytes))
     number = problem.batch * -(-groups // chunk) * math.prod(counts)
     call["sums_offset"] = _round(channels * channel_bytes + 16 * lanes * size, 64)
     call["sums_step"] = _odd_lines((blocks[2] + lanes) * size)

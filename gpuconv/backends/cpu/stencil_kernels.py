@@ -50,6 +50,8 @@ CALL = record(
     "residues used pitch row_bytes plane channel_bytes "
     # rows of sums that are yet to be converted
     "sums_offset sums_step "
+    # tiles whose rows are packed before the first is computed
+    "tiles_together "
     # whether rows are read where x has them, by which functions, their length and number, a vector's elements, and up to
     # how many outputs a row's vectors all have masks
     "in_place in_place_8 in_place_4 size_x size_y lanes masked_x"
@@ -197,7 +199,9 @@ def _block_packing(source: int, accumulator: int, x_size: int, size: int, versio
         iz = source_place(mode, p.advance_z * qz + p.offset_z - p.low_z + plane, size_z)
         start_z = x + (iz + p.low_z) * p.xz + p.low_x * p.xx
         first_y = p.advance_y * qy + p.offset_y - p.low_y
-        bordered = not again or mode != 0
+        bordered = mode != 0
+        if not again and not bordered:
+            fill_places(to + plane * p.plane + row * p.row_bytes, (rows - row) * p.row_bytes // size, fill, accumulator)
         if not bordered and p.residues == 2 and p.xx == x_size:
             _pack_halves(p, start_z, to + plane * p.plane, row, rows, iz, first_y, qx, count, source, accumulator, size)
             return
@@ -243,8 +247,8 @@ def _in_place(p, rows, tiles, y, x, w, count, bias, first_x, ahead):  # type: ig
     call(
         p.in_place_8 if rows == 8 else p.in_place_4,
         (
-            y, p.yy, x, p.xy, p.column_step, p.parts, p.part_count, w, count, bias, p.divisor, first_x, p.size_x,
-            begin, whole, tiles, ahead,
+            y, p.yy, x, p.xy, p.column_step, p.parts, p.part_count, w, count, bias, p.divisor, tiles, rows * p.xy,
+            ahead, rows * p.xy if ahead else 0, first_x, p.size_x, begin, whole,
         ),
     )  # fmt: skip
 
@@ -300,7 +304,7 @@ def _correlation(version: int) -> Any:
                                 # As many whole tiles as read rows of x alone.
                                 tiles = max(min(left, p.size_y - p.reach_y - top) // rows, 1)
                             start = x + top * p.xy + (qx + p.offset_x) * p.xx
-                            ahead = p.xc if group + 1 < p.groups and tiles > 1 else 0
+                            ahead = start + p.xc if group + 1 < p.groups and tiles > 1 else 0
                             for output in range(group * p.outputs, (group + 1) * p.outputs):
                                 _in_place(
                                     p, rows, tiles,
@@ -314,6 +318,10 @@ def _correlation(version: int) -> Any:
                             continue
                         if packed_rows < 0:
                             packed_rows = first
+                        tiles = 1
+                        if not (p.in_place or p.write or p.row_gap > 1):
+                            tiles = max(min(left // rows, p.tiles_together), 1)
+                            needed += (tiles - 1) * rows * p.advance_y
                         if needed > packed_rows:
                             for channel in range(p.channels):
                                 for plane in range(packed_planes, planes):
@@ -328,6 +336,14 @@ def _correlation(version: int) -> Any:
                         at = scratch + k * p.advance_z * p.plane + first * p.advance_y * p.row_bytes
                         y_step = p.yy * p.row_gap
                         to = p.y + image * p.yn + (qz + k) * p.yz + (qy + first) * p.yy + qx * p.y_size
+                        ahead, ahead_down = 0, 0
+                        if tiles > 1 and p.channels == 1 and planes == 1 and p.blocks_x == 1:
+                            # The rows that are packed next, of this channel or of the next one.
+                            ahead = x + max(p.advance_y * qy + p.offset_y + needed, 0) * p.xy
+                            if needed >= all_rows:
+                                ahead = x + p.xc + max(p.advance_y * qy + p.offset_y, 0) * p.xy
+                            if needed < all_rows or group + 1 < p.groups:
+                                ahead_down = rows * p.advance_y * p.xy
                         compute = p.block_8 if rows == 8 else p.block_4 if rows == 4 else p.block_1
                         for output in range(group * p.outputs, (group + 1) * p.outputs):
                             y, w, bias = to + output * p.yc, p.w + output * p.w_bytes, p.bias + output * p.bias_step
@@ -336,13 +352,13 @@ def _correlation(version: int) -> Any:
                                 compute,
                                 (
                                     into, step, at, p.row_step, p.column_step, p.parts, p.part_count, w, nx, bias,
-                                    p.divisor,
+                                    p.divisor, tiles, rows * p.advance_y * p.row_bytes, ahead, ahead_down,
                                 ),
                             )  # fmt: skip
                             if p.write:
                                 for r in range(rows):
                                     call(p.write, (y + r * y_step, sums + r * p.sums_step, nx))
-                        j += rows
+                        j += tiles * rows
                 packed_planes = planes
 
     return correlate

@@ -77,13 +77,13 @@ def _block(rows: int, code: int, edges: int, version: int) -> Any:
     def compute(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
             return
-        first_x, size_x, begin, whole, tiles, ahead = 0, 0, 0, 0, 1, 0
+        first_x, size_x, begin, whole = 0, 0, 0, 0
         if edges:
-            first_x, size_x, begin, whole = read(a + 88), read(a + 96), read(a + 104), read(a + 112)
-            tiles, ahead = read(a + 120), read(a + 128)
+            first_x, size_x, begin, whole = read(a + 120), read(a + 128), read(a + 136), read(a + 144)
         _stencil(
             read(a), read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40), read(a + 48), read(a + 56),
-            read(a + 64), read(a + 72), read(a + 80), first_x, size_x, begin, whole, tiles, ahead, rows, code, edges,
+            read(a + 64), read(a + 72), read(a + 80), read(a + 88), read(a + 96), read(a + 104), read(a + 112),
+            first_x, size_x, begin, whole, rows, code, edges,
         )  # fmt: skip
 
     return compute
@@ -103,12 +103,14 @@ def _stencil(
     count: Any,
     bias: Any,
     divisor: Any,
+    tiles: Any,
+    x_down: Any,
+    ahead: Any,
+    ahead_down: Any,
     first_x: Any,
     size_x: Any,
     begin: Any,
     whole: Any,
-    tiles: Any,
-    ahead: Any,
     rows: Any,
     code: Any,
     edges: Any,
@@ -126,13 +128,14 @@ def _stencil(
         Address of what the sums begin with.
     divisor : int64
         Address of what `finished` reads, or 0.
+    tiles, x_down : int64
+        Tiles of `rows` rows below each other, and the bytes from the x of one to that of the next.
+    ahead, ahead_down : int64
+        What will be read soon, and how much of it is asked for beside each tile.
     first_x, size_x : int64
         Where `x` stands in its row, from -1 back before its beginning, and the row's length; used with `edges`.
     begin, whole : int64
         Outputs from `begin` on, `whole` of them, read nothing outside of the row; both whole vectors.
-    tiles, ahead : int64
-        Tiles of `rows` rows below each other, and how far from each there are rows that will be read soon, 0 if not
-        known; used with `edges`.
     rows, code : literal int
         Rows of y, and the type of all numbers.
     edges : literal int
@@ -142,14 +145,14 @@ def _stencil(
     n, size = lanes_of(a), BYTES[a]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor = args[:11]
-        first_x, size_x, begin, whole, tiles, ahead = args[11:17]
+        y, y_step, x, row_step, column_step, parts, part_count, w, count, bias, divisor, tiles, x_down = args[:13]
+        ahead, ahead_down, first_x, size_x, begin, whole = args[13:19]
         dilation = builder.sdiv(column_step, constant(size))
         vector = ir.VectorType(element_type(a), n)
         start = broadcast(builder, load_vector(builder, bias, a, 1), n)
         total = builder.sdiv(builder.add(count, constant(n - 1)), constant(n))
         masks: list[bool] = []  # not empty while code for the ends of a row is emitted
-        below: list[tuple[Any, Any]] = []  # how far below x and y a tile is, while code for several is emitted
+        below: list[tuple[Any, Any]] = []  # how far below x and y the tile is that code is emitted for
 
         def part_record(index: Any) -> tuple[Any, ...]:
             record = builder.add(parts, builder.mul(index, constant(PART_BYTES)))
@@ -163,8 +166,7 @@ def _stencil(
         ) -> None:
             """Add the products of a part: `rows` says which input rows meet which rows of sums."""
             corner, taps, columns, weights = part
-            if below:
-                corner = builder.add(corner, below[0][0])
+            corner = builder.add(corner, below[0][0])
             stride = builder.mul(taps, constant(size))
             at, width = builder.add(corner, builder.mul(first, constant(n * size))), len(slots[0])
             with counted(builder, columns) as index:
@@ -254,8 +256,7 @@ def _stencil(
                     builder.store(value, slot)
             left = builder.sub(count, builder.mul(builder.add(first, constant(width - 1)), constant(n)))
             corner = builder.add(y, builder.mul(first, constant(n * size)))
-            if below:
-                corner = builder.add(corner, below[0][1])
+            corner = builder.add(corner, below[0][1])
             places = [builder.add(corner, builder.mul(y_step, constant(r))) for r in range(height)]
             values = [[builder.load(slot) for slot in row] for row in slots]
             for place, row in zip(places, values, strict=True):
@@ -280,23 +281,22 @@ def _stencil(
         def every_range(products: Callable[[Any, _Slots], None]) -> None:
             """Compute all vectors; masks, which cost registers, are for those at the ends of a row."""
             widths = _widths(height)
-            if not has_edges:
-                every_tile(products, constant(0), total, widths)
-                return
-            first = builder.sdiv(begin, constant(n))
-            last = builder.add(first, builder.sdiv(whole, constant(n)))
-            down_x, down_y = (builder.mul(step, constant(height)) for step in (row_step, y_step))
-            line = builder.select(builder.icmp_signed("!=", ahead, constant(0)), down_x, constant(0))
             with counted(builder, tiles) as index:
-                below.append((builder.mul(index, down_x), builder.mul(index, down_y)))
-                prefetch_lines(builder, builder.add(builder.add(x, ahead), below[0][0]), line)
-                masks.append(True)
-                every_tile(products, constant(0), first, _masked_widths(height))
-                masks.pop()
-                every_tile(products, first, last, widths)
-                masks.append(True)
-                every_tile(products, last, total, _masked_widths(height))
-                masks.pop()
+                down = builder.mul(index, x_down)
+                below.append((down, builder.mul(index, builder.mul(y_step, constant(height)))))
+                prefetch_lines(builder, builder.add(ahead, builder.mul(index, ahead_down)), ahead_down)
+                if has_edges:
+                    first = builder.sdiv(begin, constant(n))
+                    last = builder.add(first, builder.sdiv(whole, constant(n)))
+                    masks.append(True)
+                    every_tile(products, constant(0), first, _masked_widths(height))
+                    masks.pop()
+                    every_tile(products, first, last, widths)
+                    masks.append(True)
+                    every_tile(products, last, total, _masked_widths(height))
+                    masks.pop()
+                else:
+                    every_tile(products, constant(0), total, widths)
                 below.pop()
 
         def every_part(first: Any, slots: _Slots) -> None:
@@ -320,7 +320,7 @@ def _stencil(
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(*[i64] * 17, rows, code, edges), codegen
+    return types.void(*[i64] * 19, rows, code, edges), codegen
 
 
 def _inside(builder: Any, place: Any, size: Any, n: int) -> Any:
