@@ -77,7 +77,7 @@ def stencil_geometry(problem: ConvProblem, accumulator: str, tasks: int = 0) -> 
 
     def layout(blocks: list[int]) -> tuple[int, int, int, int]:
         """Return the pitch in elements, and the bytes of a row, a plane and a channel."""
-        pitch = _round(blocks[2], lanes) + place_reach + lanes
+        pitch = _round(_round(blocks[2], lanes) + place_reach + lanes, lanes)
         row = _odd_lines(pitch * residues * size)
         plane = ((blocks[1] - 1) * stride[1] + reach[1] + 1) * row
         return pitch, row, plane, ((blocks[0] - 1) * stride[0] + reach[0] + 1) * plane
@@ -129,7 +129,8 @@ def stencil_geometry(problem: ConvProblem, accumulator: str, tasks: int = 0) -> 
     call["reach_x"] = place_reach
     call["tiles_together"] = max(1, _TOGETHER_BYTES // (channels * rows * stride[1] * row_bytes))
     number = problem.batch * -(-groups // chunk) * math.prod(counts)
-    call["sums_offset"] = _round(channels * channel_bytes + 16 * lanes * size, 64)
+    call["lead"] = -(max(padding[2][0], 0) // stride[2] * size) % 64
+    call["sums_offset"] = _round(channels * channel_bytes + 16 * lanes * size, 64) + 64
     call["sums_step"] = _odd_lines((blocks[2] + lanes) * size)
     scratch = int(call["sums_offset"]) + 8 * int(call["sums_step"])
     slice_tasks = max(1, int(2 * _TASK_FLOPS / max(per_group * chunk, 1)))

@@ -48,8 +48,9 @@ CALL = record(
     # the packed input: residues of columns modulo the advance, places of each that are read, and that it has,
     # bytes of a row, a plane and a channel
     "residues used pitch row_bytes plane channel_bytes "
-    # rows of sums that are yet to be converted
-    "sums_offset sums_step "
+    # where the packed input begins in scratch memory, so that x's first column stands at a cache line; rows of sums that
+    # are yet to be converted
+    "lead sums_offset sums_step "
     # tiles whose rows are packed before the first is computed
     "tiles_together "
     # whether rows are read where x has them, by which functions, their length and number, a vector's elements, and up to
@@ -275,7 +276,7 @@ def _correlation(version: int) -> Any:
         first_group, image = task % p.group_chunks * p.group_chunk, task // p.group_chunks
         nx, ny, nz = min(p.block_x, p.count_x - qx), min(p.block_y, p.count_y - qy), min(p.block_z, p.count_z - qz)
         all_rows = (ny - 1) * p.advance_y + p.reach_y + 1
-        sums = scratch + p.sums_offset
+        sums, scratch = scratch + p.sums_offset, scratch + p.lead
         for group in range(first_group, min(first_group + p.group_chunk, p.groups)):
             x = p.x + image * p.xn + group * p.channels * p.xc
             packed_planes = 0
