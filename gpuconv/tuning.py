@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 __all__ = [
     "CPU_COSTS",
+    "CPU_STENCIL_SHARE",
     "CPU_WINOGRAD",
     "CUDA_BALANCE",
     "CUDA_COSTS",
@@ -54,13 +55,13 @@ class Cost(NamedTuple):
 CPU_COSTS: dict[str, dict[int, Cost]] = {
     "direct": {
         # vector width in bits -> constants
-        512: Cost(30e-6, 100e9, 7e9),
+        512: Cost(30e-6, 110e9, 25e9),
         256: Cost(30e-6, 50e9, 7e9),
         128: Cost(30e-6, 20e9, 5e9),
     },
     "stencil": {
-        # 2 cores of an Emerald Rapids Xeon, 2026-11-22: 83 to 112 GFLOP/s a core for kernels of 5 and 7 rows.
-        512: Cost(10e-6, 90e9, 15e9),
+        # 2 cores of an Emerald Rapids Xeon, 2026-11-29: depthwise layers of 3x3 to 7x7.
+        512: Cost(10e-6, 90e9, 45e9),
         256: Cost(10e-6, 45e9, 15e9),
         128: Cost(10e-6, 18e9, 12e9),
     },
@@ -79,14 +80,15 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
     },
     "gemm": {
         # Rates of the float32 inner kernel alone; the algorithm counts the cycles of all else. 256: fitted to 39 layers
-        # on a Zen 3 EPYC, 2026-11-25, 11 % off on average; its cycles, counted on other machines, are a little many.
-        512: Cost(15e-6, 180e9, 12e9),
+        # on a Zen 3 EPYC, 2026-11-25, 11 % off on average; its cycles, counted on other machines, are a little many. 512:
+        # eight layers on an Emerald Rapids Xeon, 2026-11-29.
+        512: Cost(12e-6, 185e9, 60e9),
         256: Cost(12e-6, 109e9, 40e9),
         128: Cost(15e-6, 25e9, 8e9),
     },
     "winograd_narrow": {
-        # The algorithm counts cycles; 256: fitted beside `gemm`, the others in proportion to what `gemm`'s were.
-        512: Cost(25e-6, 164e9, 12e9),
+        # The algorithm counts cycles; 256: fitted beside `gemm`, 512: to four layers with it, 128 in proportion.
+        512: Cost(20e-6, 164e9, 60e9),
         256: Cost(22e-6, 104e9, 60e9),
         128: Cost(25e-6, 23e9, 8e9),
     },
@@ -104,6 +106,11 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         128: Cost(10e-6, 24e9, 10e9),
     },
 }
+
+
+CPU_STENCIL_SHARE = {512: 0.9, 256: 0.3, 128: 0.3}
+"""Of the stencil's rate, what is left where several input channels meet each output, by vector width in bits: a load
+feeds the rows of one output only, which 32 registers make up for."""
 
 
 class WinogradCost(NamedTuple):
@@ -131,11 +138,11 @@ class WinogradCost(NamedTuple):
 
 
 CPU_WINOGRAD: dict[int, WinogradCost] = {
-    # Vector width in bits -> constants. 512: measured on two cores of an Emerald Rapids Xeon, 2026-11-22. 256: fitted
-    # to 472 divisions of 19 layers, weights in the call and planned, on two cores of a Zen 3 EPYC, 2026-11-25:
-    # estimates are 6 % off on average, what is chosen is 0.4 % slower than the fastest, 4 % at most. 128: in
-    # proportion.
-    512: WinogradCost(25e-6, 175e9, 45e9, 45e9, 8e9, 0.25e-9, 0.12e-9, 0.22e-9, 24 << 20),
+    # Vector width in bits -> constants. 256: fitted to 472 divisions of 19 layers, weights in the call and planned, on
+    # two cores of a Zen 3 EPYC, 2026-11-25: estimates are 6 % off on average, what is chosen is 0.4 % slower than the
+    # fastest, 4 % at most. 512: the same of 23 layers on an Emerald Rapids Xeon, 2026-11-29, whose clock and neighbours
+    # changed by a third meanwhile: 10 % off. 128: in proportion.
+    512: WinogradCost(20e-6, 160e9, 60e9, 53e9, 8e9, 0.33e-9, 0.17e-9, 0.65e-9, 24 << 20),
     256: WinogradCost(25e-6, 90e9, 45e9, 266e9, 28e9, 0.18e-9, 0.19e-9, 0.3e-9, 18 << 20),
     128: WinogradCost(25e-6, 30e9, 20e9, 20e9, 5e9, 1.0e-9, 0.6e-9, 0.8e-9, 12 << 20),
 }

@@ -21,7 +21,7 @@ from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
 from gpuconv.backends.cpu.stencil_tiles import block, divisor_record
 from gpuconv.dtypes import name_of
 from gpuconv.factors import Factors
-from gpuconv.tuning import CPU_COSTS
+from gpuconv.tuning import CPU_COSTS, CPU_STENCIL_SHARE
 
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
@@ -99,7 +99,7 @@ def cost(call: Call, device: Device) -> float:
     rate = constants.flops * device.threads * 4 / size * (1.6 if high >= 8 else 1.0 if high > 1 else 0.6)
     if problem.in_channels > problem.groups and problem.out_channels // problem.groups >= 4:
         # A load of inputs feeds the rows of one output only; direct's feeds several outputs.
-        rate *= 0.3
+        rate *= CPU_STENCIL_SHARE[device.vector_bits]
     return constants.overhead + flops / rate + call.bytes / constants.bandwidth
 
 
