@@ -80,8 +80,8 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
     },
     "gemm": {
         # Rates of the float32 inner kernel alone; the algorithm counts the cycles of all else. 256: fitted to 39 layers
-        # on a Zen 3 EPYC, 2026-11-25, 11 % off on average; its cycles, counted on other machines, are a little many. 512:
-        # eight layers on an Emerald Rapids Xeon, 2026-11-29.
+        # on a Zen 3 EPYC, 2026-11-25, 11 % off on average; its cycles, counted on other machines, are a little many.
+        # 512: eight layers on an Emerald Rapids Xeon, 2026-11-29.
         512: Cost(12e-6, 185e9, 60e9),
         256: Cost(12e-6, 109e9, 40e9),
         128: Cost(15e-6, 25e9, 8e9),

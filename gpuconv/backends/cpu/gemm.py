@@ -15,6 +15,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import direct, memory, threads
 from gpuconv.backends.cpu.direct_kernels import ROWS
+from gpuconv.backends.cpu.gemm_blocks import PANELS, PLANES
 from gpuconv.backends.cpu.gemm_geometry import Geometry, geometry, offsets, reads_rows
 from gpuconv.backends.cpu.gemm_kernels import GEMM, multiplication
 from gpuconv.backends.cpu.memory import address_of
@@ -159,12 +160,11 @@ def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...], i
         lines_y, lines_z = g.advances[1] * xs[1], g.advances[0] * xs[0]
         kept += (sets, tables)
     out = (1, 1, 1, *problem.output)[-3:]
-    dense = (
-        len(g.keep[0]) == 1
-        and (ys[2] == size or out[2] == 1)
-        and (int(words[_FIELD["block_y"]]) == 1 or (g.whole_lines[0] and ys[1] == out[2] * size))
-        and (int(words[_FIELD["block_z"]]) == 1 or (g.whole_lines[1] and ys[0] == out[1] * out[2] * size))
-    )
+    runs_of = int(words[_FIELD["runs_of"]])
+    dense = len(g.keep[0]) == 1 and (ys[2] == size or out[2] == 1) and runs_of != PLANES
+    if runs_of == PANELS:
+        dense &= int(words[_FIELD["block_y"]]) == 1 or (g.whole_lines[0] and ys[1] == out[2] * size)
+        dense &= int(words[_FIELD["block_z"]]) == 1 or (g.whole_lines[1] and ys[0] == out[1] * out[2] * size)
     in_rows = g.inside and math.prod(problem.kernel) == 1 and reads_rows(problem)
     groups, row = problem.groups, math.prod(problem.w_shape[1:]) * size
     values = {

@@ -11,7 +11,11 @@ from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.direct_kernels import ROWS
 from gpuconv.backends.cpu.gemm_tiles import WIDTH
 
-__all__ = ["POINT", "TASK_FLOPS", "Axis", "Work", "choose", "round_up"]
+__all__ = ["LINES", "PANELS", "PLANES", "POINT", "TASK_FLOPS", "Axis", "Choice", "Work", "choose", "round_up", "runs"]
+
+PANELS, LINES, PLANES = range(3)
+"""What tiles read: panels, or packed inputs where they lie: each line's outputs as a run, or a plane's with the gaps
+between its lines."""
 
 _BLOCK_VECTORS = {16: 50, 32: 144}
 """Vectors of a block, about, by the number of registers: its panels, packed input and sums stay near in a second-level
@@ -30,6 +34,11 @@ _WEIGHT_CYCLES = 0.4
 _PANEL_CYCLES = 4.0
 """To copy a vector of inputs into a panel, beside two fused operations a cycle: 2.5 where a vector is computed in one
 pass (Emerald Rapids), 6 in two (Zen 4)."""
+_NARROW_TILE = {1: 1.3, 2: 1.05}
+"""What products of a run of one or two vectors take for one of wider tiles."""
+_UNALIGNED = 1.05
+_LEAST_GAIN = 0.85
+"""What reading packed lines makes of an estimate at least, and so is tried for."""
 _DISTURBANCE = 0.05
 """Of a task's time: what a thread may wait for another's last task."""
 
@@ -81,28 +90,57 @@ class Work(NamedTuple):
     workers: int
 
 
-def _task_cycles(work: Work, block: tuple[int, ...], rows: int) -> float:
+class Choice(NamedTuple):
+    """How the work is divided."""
+
+    cycles: float
+    """Estimated until all tasks are done."""
+    block: tuple[int, int, int]
+    """Outputs of a task, along z, y and x."""
+    rows: int
+    """Rows of weights of a task."""
+    runs_of: int
+    """What tiles read."""
+
+
+def runs(axes: tuple[Axis, ...], block: tuple[int, ...], runs_of: int) -> tuple[int, int]:
+    """Return the runs of outputs that tiles of a block are made of, and the outputs of each."""
+    bz, by, bx = block
+    if runs_of == LINES:
+        return bz * by, bx
+    if runs_of == PLANES:
+        return bz, (by - 1) * (bx + axes[2].reach) + bx
+    return 1, bz * by * bx
+
+
+def _task_cycles(work: Work, block: tuple[int, ...], rows: int, runs_of: int) -> float:
     """Return the estimated cycles of a task."""
     bz, by, bx = block
-    pixels = bz * by * bx
-    vectors = -(-pixels // work.lanes)
-    runs = -(-vectors // WIDTH) + bz * by
+    number, pixels = runs(work.axes, block, runs_of)
+    vectors = number * -(-pixels // work.lanes)
     # Two fused operations a cycle; a tile of one or two rows waits for its own sums.
     left = rows % ROWS
     short = max(left & 4, 0) / 2 + 1.4 * ((left >> 1 & 1) + (left & 1))
     compute = work.terms * (rows // ROWS * (vectors * ROWS / 2 + 2) + short * vectors + 4)
-    panels = 0.0 if work.one_line else work.packed_terms * _PANEL_CYCLES * (vectors + runs)
+    panels = 0.0
+    if runs_of == PANELS and not work.one_line:
+        panels = work.packed_terms * _PANEL_CYCLES * (vectors + -(-vectors // WIDTH) + bz * by)
+    if runs_of != PANELS:
+        # A narrow tile's loads take as long as its products, and loads that cross a cache line twice as long.
+        compute *= _NARROW_TILE.get(vectors // number, 1.0) * _UNALIGNED
     lines = math.prod(
         (b + axis.reach) * len(axis.residues) for b, axis in zip(block[:2], work.axes[:2], strict=True)
     ) * len(work.axes[2].residues)
     line = (bx + work.axes[2].reach) * (2.0 / work.lanes if work.axes[2].advance == 1 else 0.7) + 30
     copied = 0.0 if work.inside else work.channels * lines * line
     written = rows * vectors * work.phases * (4 if work.phases > 1 else 1)
+    if work.phases == 1 and runs_of != PANELS and (runs_of == PLANES or bx % work.lanes):
+        written += rows * bz * by * (10 + 2 * bx // work.lanes * (runs_of == PLANES))
     weights = work.terms * rows * _WEIGHT_CYCLES if work.packs_weights else 0.0
     return compute + panels + copied + written + weights + 3000
 
 
-def _cycles(work: Work, block: tuple[int, int, int], rows: int) -> float:
+def _cycles(work: Work, block: tuple[int, int, int], rows: int, runs_of: int) -> float:
     """Return the estimated cycles until all tasks are done."""
     sizes = (*((axis.outputs, b) for axis, b in zip(work.axes, block, strict=True)), (work.rows, rows))
     tasks: list[tuple[float, int]] = []
@@ -111,7 +149,7 @@ def _cycles(work: Work, block: tuple[int, int, int], rows: int) -> float:
         if all(b for _, b in kinds):
             *part, part_rows = (b for _, b in kinds)
             number = work.images * math.prod(n for n, _ in kinds)
-            tasks.append((_task_cycles(work, tuple(part), part_rows), number))
+            tasks.append((_task_cycles(work, tuple(part), part_rows, runs_of), number))
     total, longest = sum(cycles * number for cycles, number in tasks), tasks[0][0]
     if work.workers == 1:
         return total
@@ -125,8 +163,8 @@ def _cycles(work: Work, block: tuple[int, int, int], rows: int) -> float:
     return max(ends) + _DISTURBANCE * longest
 
 
-def choose(work: Work, flops: float) -> tuple[tuple[int, int, int], int, float]:
-    """Return the block of outputs and the rows of weights of a task, and the cycles estimated."""
+def choose(work: Work) -> Choice:
+    """Return the division of the work that is the fastest by estimate."""
     z, y, x = work.axes
     registers = simd.registers()
     limit = _DIRECT_VECTORS
@@ -141,7 +179,7 @@ def choose(work: Work, flops: float) -> tuple[tuple[int, int, int], int, float]:
         # Equal parts of a single line, so that all threads end together.
         parts = range(work.workers, 16 * work.workers + 1, work.workers)
         widths |= {w for w in (round_up(-(-x.outputs // n), work.lanes) for n in parts) if unit <= w <= limit}
-    best = math.inf, (1, 1, min(widths)), ROWS
+    best = Choice(math.inf, (1, 1, min(widths)), ROWS, PANELS)
     row_choices = {min(round_up(-(-work.rows // n), ROWS), work.rows) for n in (1, 2, 3, 4, 6, 8, 16, 32)}
     for bx in widths:
         for by in range(1, y.outputs + 1):
@@ -154,9 +192,12 @@ def choose(work: Work, flops: float) -> tuple[tuple[int, int, int], int, float]:
                     sums = rows * bz * by * bx * work.phases * 4
                     if sums > most_sums and rows > ROWS:
                         continue
-                    cycles = _cycles(work, (bz, by, bx), rows)
                     if 2.0 * work.terms * rows * bz * by * bx > TASK_FLOPS and rows > ROWS:
                         continue
-                    if cycles < best[0]:
-                        best = cycles, (bz, by, bx), rows
-    return best[1], best[2], best[0]
+                    found = Choice(_cycles(work, (bz, by, bx), rows, PANELS), (bz, by, bx), rows, PANELS)
+                    best = min(best, found)
+                    if not work.inside and _LEAST_GAIN * found.cycles < best.cycles:
+                        for runs_of in (LINES, PLANES):
+                            cycles = _cycles(work, (bz, by, bx), rows, runs_of)
+                            best = min(best, found._replace(cycles=cycles, runs_of=runs_of))
+    return best

@@ -11,8 +11,9 @@ import numpy as np
 
 from gpuconv.backends.cpu import simd, threads
 from gpuconv.backends.cpu.direct_kernels import ROWS
-from gpuconv.backends.cpu.gemm_blocks import POINT, TASK_FLOPS, Axis, Work, choose, round_up
+from gpuconv.backends.cpu.gemm_blocks import PANELS, POINT, TASK_FLOPS, Axis, Work, choose, round_up, runs
 from gpuconv.backends.cpu.gemm_kernels import GEMM, PHASE, SET
+from gpuconv.backends.cpu.gemm_panels import TILE_BYTES
 from gpuconv.backends.cpu.gemm_tiles import WIDTH
 from gpuconv.backends.cpu.tiles import row_blocks
 from gpuconv.boundary import MODES
@@ -143,8 +144,8 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
         axes, max(rows, 1), channels, terms, channels * sum(map(len, sets)), len(taps), problem.batch * groups, lanes,
         inside, one_line, not packed_rows, is_direct, threads.count(),
     )  # fmt: skip
-    (bz, by, bx), row_chunk, cycles = choose(work, problem.flops)
-    block = (bz, by, bx)
+    cycles, block, row_chunk, runs_of = choose(work)
+    bz, by, bx = block
     call, phases, set_table = np.zeros((), GEMM), np.zeros(len(taps), PHASE), np.zeros(len(sets), SET)
     order_table = np.array(order, np.int64)
     keep: list[Array] = [phases, set_table, order_table]
@@ -179,7 +180,9 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
         # Equal chunks: a short one would be worth neither its panels nor its way to the sums and back.
         most = max(1, min(channels, _INPUT_BYTES // plane))
         channel_chunk = -(-channels // -(-channels // most)) if channels else 1
-    tiles = -(-bz * by * bx // (lanes * WIDTH)) + 1
+    number, pixels = runs(axes, block, runs_of)
+    vectors = number * -(-pixels // lanes)
+    tiles = number * -(-pixels // (lanes * WIDTH)) + 1
     call["channels"], call["outputs"], call["groups"], call["batch"] = channels, outputs, groups, problem.batch
     z_offsets = [offset for *_, offset in z.places[0]]
     call["kernel_z"], call["dilation_z"] = len(z_offsets), z_offsets[1] - z_offsets[0] if len(z_offsets) > 1 else 0
@@ -199,17 +202,21 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     chosen = int(call["depth"])
     slack = WIDTH * lanes * size
     call["runs_offset"] = round_up(0 if inside else channel_chunk * plane + slack, 64)
-    call["panel_offset"] = int(call["runs_offset"]) + round_up(32 * (bz * by + tiles + 2), 64)
+    call["tiles_offset"] = int(call["runs_offset"]) + round_up(32 * (bz * by + tiles + 2), 64)
+    call["panel_offset"] = int(call["tiles_offset"]) + round_up(TILE_BYTES * tiles, 64)
     call["panel_bytes"] = chosen * WIDTH * lanes * size
     call["panel_group"] = max(1, min(tiles, _DEPTH_BYTES // max(int(call["panel_bytes"]), 1)))
     call["panel_count"] = call["panel_group"]
     if inside and int(call["panel_group"]) == 1:
         call["panel_count"] = max(1, min(tiles, _PANELS_BYTES // max(int(call["panel_bytes"]), 1)))
-    panels = int(call["panel_count"]) * round_up(int(call["panel_bytes"]), 64)
+    panels = int(call["panel_count"]) * round_up(int(call["panel_bytes"]), 64) if runs_of == PANELS else 0
+    panel_terms = np.arange(chosen, dtype=np.int64) * (WIDTH * lanes * size)
+    call["panel_terms"], call["runs_of"] = panel_terms.ctypes.data, runs_of
+    keep.append(panel_terms)
     call["weights_offset"] = int(call["panel_offset"]) + panels
     weights = 0 if packed_rows else (row_chunk * chosen + ROWS * lanes) * size
     call["sums_offset"] = int(call["weights_offset"]) + round_up(weights, 64)
-    call["sums_stride"] = _odd_lines(tiles * WIDTH * lanes * size)
+    call["sums_stride"] = _odd_lines((vectors + WIDTH) * lanes * size)
     call["phase_bytes"] = round_up(row_chunk, ROWS) * int(call["sums_stride"])
     scratch = int(call["sums_offset"]) + len(taps) * int(call["phase_bytes"])
     tasks = problem.batch * groups * int(call["row_chunks"]) * math.prod(int(call[f"blocks_{n}"]) for n in "zyx")

@@ -13,8 +13,17 @@ from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.direct_kernels import ROWS, block_rows, pack_input, row_count
-from gpuconv.backends.cpu.elements import read, write_run, zero
-from gpuconv.backends.cpu.gemm_panels import TERMS, fill_panel, find_runs, first_vector, pack_weights
+from gpuconv.backends.cpu.elements import read, store, write_run, zero
+from gpuconv.backends.cpu.gemm_blocks import LINES, PANELS, PLANES
+from gpuconv.backends.cpu.gemm_panels import (
+    TERMS,
+    TILE_BYTES,
+    fill_panel,
+    find_runs,
+    find_tiles,
+    first_vector,
+    pack_weights,
+)
 from gpuconv.backends.cpu.gemm_tiles import WIDTH, interleave, product
 from gpuconv.backends.cpu.records import record, record_at
 
@@ -26,8 +35,9 @@ GEMM = record(
     "x xn xc xz xy xx x_half y yn yc yz yy yx y_half fill bias "
     # the weights, the bytes of a group's and from one output channel to the next; 0 for packed ones
     "w w_group w_row "
-    # whether x is read where it lies, and without a panel; bytes between its lines; whether y takes whole tiles
-    "in_place in_rows line_z line_y dense "
+    # whether x is read where it lies, and without a panel; bytes between its lines; whether y takes whole tiles; and
+    # what tiles read (see `gemm_blocks`)
+    "in_place in_rows line_z line_y dense runs_of "
     # bytes between neighbouring outputs' inputs; whether neighbouring taps are neighbours that no other output reads
     "pixel patches "
     "sets "
@@ -42,7 +52,10 @@ GEMM = record(
     # the kernel's planes, the input planes from one to the next and a plane's taps, or 0 where none is left out
     "kernel_z dilation_z plane_taps "
     # offsets in the scratch memory, which begins with the packed input
-    "runs_offset panel_offset panel_bytes panel_group panel_count weights_offset sums_offset sums_stride phase_bytes"
+    "runs_offset tiles_offset panel_offset panel_bytes panel_group panel_count weights_offset sums_offset sums_stride "
+    "phase_bytes "
+    # offsets of a panel's terms
+    "panel_terms"
 )
 """One call; what belongs to the caller's arrays comes first."""
 
@@ -84,45 +97,56 @@ def _planes(p, qz):  # type: ignore[no-untyped-def]
     return first, last
 
 
+@njit
+def _runs_of(p, nz, ny, nx):  # type: ignore[no-untyped-def]
+    """Return the runs of outputs that tiles are made of: planes, lines of each, and outputs of each line."""
+    if p.runs_of == LINES:
+        return nz, ny, nx
+    if p.runs_of == PLANES:
+        return nz, 1, (ny - 1) * p.pitch_x + nx
+    return 1, 1, nz * ny * nx
+
+
 @njit(error_model="numpy")
-def _tile_rows(rows, width, to, to_stride, sums, stride, w, panel, pitch, depth, bias, accumulator):  # type: ignore[no-untyped-def]
+def _tile_rows(rows, width, to, to_stride, sums, stride, w, x, offsets, depth, bias, accumulator):  # type: ignore[no-untyped-def]
     if width == 3 and rows == 8:
-        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 8, 3, accumulator)
+        product(to, to_stride, sums, stride, w, x, offsets, depth, bias, 8, 3, accumulator)
     elif width == 3 and rows == 4:
-        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 4, 3, accumulator)
+        product(to, to_stride, sums, stride, w, x, offsets, depth, bias, 4, 3, accumulator)
     elif width == 3 and rows == 2:
-        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 2, 3, accumulator)
+        product(to, to_stride, sums, stride, w, x, offsets, depth, bias, 2, 3, accumulator)
     elif width == 3 and rows == 1:
-        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 1, 3, accumulator)
+        product(to, to_stride, sums, stride, w, x, offsets, depth, bias, 1, 3, accumulator)
     elif width == 2 and rows == 8:
-        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 8, 2, accumulator)
+        product(to, to_stride, sums, stride, w, x, offsets, depth, bias, 8, 2, accumulator)
     elif width == 2 and rows == 4:
-        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 4, 2, accumulator)
+        product(to, to_stride, sums, stride, w, x, offsets, depth, bias, 4, 2, accumulator)
     elif width == 2 and rows == 2:
-        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 2, 2, accumulator)
+        product(to, to_stride, sums, stride, w, x, offsets, depth, bias, 2, 2, accumulator)
     elif width == 2 and rows == 1:
-        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 1, 2, accumulator)
+        product(to, to_stride, sums, stride, w, x, offsets, depth, bias, 1, 2, accumulator)
     elif width == 1 and rows == 8:
-        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 8, 1, accumulator)
+        product(to, to_stride, sums, stride, w, x, offsets, depth, bias, 8, 1, accumulator)
     elif width == 1 and rows == 4:
-        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 4, 1, accumulator)
+        product(to, to_stride, sums, stride, w, x, offsets, depth, bias, 4, 1, accumulator)
     elif width == 1 and rows == 2:
-        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 2, 1, accumulator)
+        product(to, to_stride, sums, stride, w, x, offsets, depth, bias, 2, 1, accumulator)
     else:
-        product(to, to_stride, sums, stride, w, panel, pitch, depth, bias, 1, 1, accumulator)
+        product(to, to_stride, sums, stride, w, x, offsets, depth, bias, 1, 1, accumulator)
 
 
 @njit(error_model="numpy")
-def _multiply_tiles(p, weights, own_terms, own_rows, own_tiles, places, is_direct, in_rows, size, lanes, accumulator):  # type: ignore[no-untyped-def]
+def _multiply_tiles(p, weights, own_terms, own_rows, own_tiles, places, is_direct, in_rows, is_near, size, accumulator):  # type: ignore[no-untyped-def]
     """Multiply a range of terms of some tiles with all rows of weights of a task.
 
     `fresh` sums begin with the bias; those of whole tiles go to y where `is_direct`, to `sums` otherwise. Weights are
-    those of all terms, or of this range alone where the task packed them.
+    those of all terms, or of this range alone where the task packed them. Tiles read panels but where `is_near`, and
+    whole ones `in_rows`.
     """
     term, terms, depth, fresh = own_terms
     first_row, last_row, first_output = own_rows
-    first_tile, last_tile, tiles, vectors, pixels = own_tiles
-    panel, base, runs, sums, corner = places
+    first_tile, last_tile, tiles = own_tiles
+    panel, base, offsets, sums, corner = places
     row = first_row
     while row < last_row:
         rows = _rows(p, row, last_row)
@@ -130,18 +154,18 @@ def _multiply_tiles(p, weights, own_terms, own_rows, own_tiles, places, is_direc
         if p.w_row == 0:
             at = weights + (row * terms + term * rows) * size
         bias = p.bias + (first_output + row) * size if fresh else 0
-        for tile in range(first_tile, last_tile):
-            begin, end = first_vector(tile, tiles, vectors), first_vector(tile + 1, tiles, vectors)
-            is_whole = end * lanes <= pixels
-            own = sums + (row - first_row) * p.sums_stride + begin * lanes * size
+        for number in range(first_tile, last_tile):
+            tile = tiles + TILE_BYTES * number
+            is_whole = read(tile + 32) != 0
+            own = sums + (row - first_row) * p.sums_stride + read(tile + 16)
             to, stride = own, p.sums_stride
             if is_direct and is_whole and row + rows <= p.outputs:
-                to, stride = corner + row * p.yc + begin * lanes * size, p.yc
-            inputs, pitch = panel + (tile - first_tile) * p.panel_bytes, WIDTH * lanes * size
-            if in_rows and is_whole:
-                inputs, pitch = base + read(runs + 32 * tile), p.xc
+                to, stride = corner + row * p.yc + read(tile + 8), p.yc
+            inputs, terms_at = panel + (number - first_tile) * p.panel_bytes, p.panel_terms
+            if is_near or (in_rows and is_whole):
+                inputs, terms_at = base + read(tile), offsets
             _tile_rows(
-                rows, end - begin, to, stride, own, p.sums_stride, at, inputs, pitch, depth, bias, accumulator
+                rows, read(tile + 24), to, stride, own, p.sums_stride, at, inputs, terms_at, depth, bias, accumulator
             )  # fmt: skip
         row += rows
 
@@ -149,7 +173,7 @@ def _multiply_tiles(p, weights, own_terms, own_rows, own_tiles, places, is_direc
 @njit(error_model="numpy")
 def _write(p, phases, corner, sums, first_row, last_row, qz, qy, qx, nz, ny, nx, size, lanes, accumulator, target):  # type: ignore[no-untyped-def]
     """Write the sums that are in scratch memory to y."""
-    pixels = nz * ny * nx
+    planes, lines, pixels = _runs_of(p, nz, ny, nx)
     vectors = -((-pixels) // lanes)
     tiles = -((-vectors) // WIDTH)
     if p.dense:
@@ -160,12 +184,21 @@ def _write(p, phases, corner, sums, first_row, last_row, qz, qy, qx, nz, ny, nx,
             padded = p.w_row == 0 and row // ROWS * ROWS + block_rows(row // ROWS, p.outputs) > p.outputs
             start = 0 if padded else begin
             if padded or left:
-                write_run(
-                    corner + row * p.yc + start * size, size,
-                    sums + (row - first_row) * p.sums_stride + start * size, pixels - start, zero(accumulator),
-                    accumulator, target,
-                )  # fmt: skip
+                origin = sums + (row - first_row) * p.sums_stride + start * size
+                for k in range(planes):
+                    for j in range(lines):
+                        write_run(
+                            corner + row * p.yc + k * p.yz + j * p.yy + start * size, size,
+                            origin + (k * lines + j) * vectors * lanes * size, pixels - start, zero(accumulator),
+                            accumulator, target,
+                        )  # fmt: skip
         return
+    # Elements from the sums of one line to those of the next, and of one plane.
+    line_pitch, plane_pitch = nx, ny * nx
+    if p.runs_of == LINES:
+        line_pitch, plane_pitch = vectors * lanes, ny * vectors * lanes
+    elif p.runs_of == PLANES:
+        line_pitch, plane_pitch = p.pitch_x, vectors * lanes
     for row in range(first_row, last_row):
         for slot in range(0, p.phase_count, p.phases_x):
             # Phases of one line of y, which x's phases interleave.
@@ -178,7 +211,7 @@ def _write(p, phases, corner, sums, first_row, last_row, qz, qy, qx, nz, ny, nx,
             for k in range(min(nz, f.count_z - qz)):
                 for j in range(min(ny, f.count_y - qy)):
                     line = to + k * p.step_z * p.yz + j * p.step_y * p.yy
-                    at = origin + (k * ny + j) * nx * size
+                    at = origin + (k * plane_pitch + j * line_pitch) * size
                     if pairs > 0:
                         interleave(line, at, at + p.phase_bytes, pairs, accumulator)
                     for i in range(p.phases_x):
@@ -213,15 +246,22 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
         group, image = local % p.groups, local // p.groups
         nx, ny = min(p.block_x, p.count_x - qx), min(p.block_y, p.count_y - qy)
         nz = min(p.block_z, p.count_z - qz)
-        pixels = nz * ny * nx
-        vectors = -((-pixels) // lanes)
-        tiles = -((-vectors) // WIDTH)
         first_row = chunk * p.row_chunk
         last_row = min(first_row + p.row_chunk, row_count(p.outputs) if p.w_row == 0 else p.outputs)
         runs, panel, sums = scratch + p.runs_offset, scratch + p.panel_offset, scratch + p.sums_offset
-        run_count = find_runs(runs, nz, ny, nx, p.line_z, p.line_y, p.pixel, size, lanes)
-        # A tile whose inputs are one run of each channel needs no panel.
-        in_rows = p.in_rows != 0 and run_count == tiles
+        table, is_near = scratch + p.tiles_offset, p.runs_of != PANELS
+        planes, lines, pixels = _runs_of(p, nz, ny, nx)
+        line_bytes = p.pitch_x * size
+        tiles = find_tiles(
+            table, planes, lines, pixels, p.pitch_y * line_bytes, line_bytes, p.yz, p.yy, size, lanes
+        )  # fmt: skip
+        in_rows = False
+        if not is_near:
+            run_count = find_runs(runs, nz, ny, nx, p.line_z, p.line_y, p.pixel, size, lanes)
+            # A tile whose inputs are one run of each channel needs no panel.
+            in_rows = p.in_rows != 0 and run_count == tiles
+            for tile in range(tiles if in_rows else 0):
+                store(table + TILE_BYTES * tile, read(runs + 32 * tile), 3, 3)
         corner = p.y + image * p.yn + qz * p.step_z * p.yz + qy * p.step_y * p.yy + qx * p.step_x * p.yx
         corner += group * p.outputs * p.yc
         # Planes of the kernel that meet nothing but the border are left out, channel by channel.
@@ -263,10 +303,10 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
                         last_packed = min(first_packed + p.panel_count, tiles)
                         # A few terms of all panels at a time: neighbouring tiles read the same pages and cache lines.
                         first_run = run
-                        for k in range(0, depth, TERMS):
+                        for k in range(0, 0 if is_near else depth, TERMS):
                             run = first_run
                             for tile in range(first_packed, last_packed):
-                                is_whole = first_vector(tile + 1, tiles, vectors) * lanes <= pixels
+                                is_whole = read(table + TILE_BYTES * tile + 32) != 0
                                 if in_rows and is_whole:
                                     run += 1
                                     continue
@@ -285,12 +325,12 @@ def _multiplication(source: int, accumulator: int, target: int, size: int, lanes
                                 _multiply_tiles(
                                     p, weights, (channel * s.tap_count + term, p.channels * s.tap_count, depth, fresh),
                                     (first_row, last_row, group * p.outputs),
-                                    (first_tile, last_tile, tiles, vectors, pixels),
+                                    (first_tile, last_tile, table),
                                     (
-                                        panel + (first_tile - first_packed) * p.panel_bytes, base + term * p.xc, runs,
+                                        panel + (first_tile - first_packed) * p.panel_bytes, base, s.offsets + 8 * term,
                                         sums + slot * p.phase_bytes, corner,
                                     ),
-                                    p.dense != 0 and final, in_rows, size, lanes, accumulator,
+                                    p.dense != 0 and final, in_rows, is_near, size, accumulator,
                                 )  # fmt: skip
                     term += depth
                     if term >= terms:

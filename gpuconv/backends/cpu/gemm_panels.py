@@ -12,10 +12,15 @@ from gpuconv.backends.cpu.gemm_tiles import WIDTH, pack_run
 from gpuconv.backends.cpu.squares import transpose_square
 from gpuconv.backends.cpu.tiles import pack_rows
 
-__all__ = ["TERMS", "fill_panel", "find_runs", "first_vector", "pack_weights"]
+__all__ = ["TERMS", "TILE_BYTES", "fill_panel", "find_runs", "find_tiles", "first_vector", "pack_weights"]
 
 TERMS = 32
 """Terms that a panel takes at a time."""
+
+
+TILE_BYTES = 40
+"""A tile is five int64: the bytes to its inputs, to its outputs and to its sums, its vectors, and whether all of their
+lanes are outputs."""
 
 
 @njit
@@ -58,6 +63,29 @@ def find_runs(table, nz, ny, nx, line_z, line_y, pixel_bytes, size, lanes) -> An
                 pixel += count
     store(table + 32 * number + 8, -1, 3, 3)
     return number
+
+
+@njit(error_model="numpy")
+def find_tiles(table, planes, lines, pixels, source_z, source_y, yz, yy, size, lanes) -> Any:  # type: ignore[no-untyped-def]
+    """Write the tiles of `planes` times `lines` runs of `pixels` outputs each: see `TILE_BYTES`. Return their number.
+
+    Inputs and outputs of neighbouring planes and lines lie as many bytes apart as is said; sums of each run begin with
+    a whole vector.
+    """
+    vectors = -((-pixels) // lanes)
+    tiles = -((-vectors) // WIDTH)
+    at = table
+    for z in range(planes):
+        for y in range(lines):
+            for tile in range(tiles):
+                begin, end = first_vector(tile, tiles, vectors), first_vector(tile + 1, tiles, vectors)
+                store(at, z * source_z + y * source_y + begin * lanes * size, 3, 3)
+                store(at + 8, z * yz + y * yy + begin * lanes * size, 3, 3)
+                store(at + 16, ((z * lines + y) * vectors + begin) * lanes * size, 3, 3)
+                store(at + 24, end - begin, 3, 3)
+                store(at + 32, end * lanes <= pixels, 3, 3)
+                at += TILE_BYTES
+    return planes * lines * tiles
 
 
 @njit(error_model="numpy")

@@ -36,23 +36,23 @@ def product(
     sums: Any,
     sums_stride: Any,
     w: Any,
-    panel: Any,
-    panel_stride: Any,
+    x: Any,
+    offsets: Any,
     depth: Any,
     bias: Any,
     rows: Any,
     width: Any,
     code: Any,
 ) -> Any:
-    """Multiply: to[r, i] = start + sum over k of w[k, r] * panel[k, i].
+    """Multiply: to[r, i] = start + sum over k of w[k, r] * x[offsets[k] + i].
 
     A tile of `rows` by `width` vectors stays in registers over all k. It starts from the bias of each row, or from
     what `sums` holds where `bias` is 0.
 
     Parameters
     ----------
-    to, sums, w, panel, bias : int64
-        Addresses; the strides are in bytes.
+    to, sums, w, x, offsets, bias : int64
+        Addresses; the strides and the entries of `offsets` are in bytes.
     depth : int64
         Number of k.
     rows, width, code : literal int
@@ -62,7 +62,7 @@ def product(
     n, size = lanes_of(a), BYTES[a]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_stride, sums, sums_stride, w, panel, panel_stride, depth, bias = args[:9]
+        to, to_stride, sums, sums_stride, w, x, offsets, depth, bias = args[:9]
         vector = ir.VectorType(element_type(a), n)
         slots = [cgutils.alloca_once(builder, vector) for _ in range(height * columns)]
         step = constant(height * size)
@@ -71,8 +71,9 @@ def product(
             return builder.add(builder.add(first, builder.mul(stride, constant(r))), constant(v * n * size))
 
         def terms(k: Any, number: int) -> None:
-            at, weights = builder.add(panel, builder.mul(k, panel_stride)), builder.add(w, builder.mul(k, step))
-            for _ in range(number):
+            places, weights = builder.add(offsets, builder.mul(k, constant(8))), builder.add(w, builder.mul(k, step))
+            for i in range(number):
+                at = builder.add(x, load_vector(builder, builder.add(places, constant(8 * i)), 3, 1))
                 inputs = [load_vector(builder, builder.add(at, constant(v * n * size)), a, n) for v in range(columns)]
                 for r in range(height):
                     scalar = load_vector(builder, builder.add(weights, constant(r * size)), a, 1)
@@ -80,7 +81,7 @@ def product(
                     for v in range(columns):
                         slot = slots[r * columns + v]
                         builder.store(multiply_add(builder, weight, inputs[v], builder.load(slot), a), slot)
-                at, weights = builder.add(at, panel_stride), builder.add(weights, step)
+                weights = builder.add(weights, step)
 
         with builder.if_else(builder.icmp_signed("!=", bias, constant(0))) as (fresh, going_on):
             with fresh:

@@ -41,7 +41,7 @@ _MOST_SCRATCH = 16 << 20
 _MOST_ORDERED = 1 << 13
 """Weights whose order in the packed array is kept: to collect them by it is one quick step."""
 _MASKED_VECTORS = 12
-"""Vectors of a row, at most, that are all masked where there are mask registers: fewer and wider tiles are worth more."""
+"""Vectors of a row, at most, that are all masked where there are mask registers: wider tiles are worth more."""
 _SET_SPAN, _WAYS = 4096, 8
 """Bytes after which a first-level cache begins with its first set again, and the least lines that a set holds."""
 

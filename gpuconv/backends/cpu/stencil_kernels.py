@@ -48,13 +48,13 @@ CALL = record(
     # the packed input: residues of columns modulo the advance, places of each that are read, and that it has,
     # bytes of a row, a plane and a channel
     "residues used pitch row_bytes plane channel_bytes "
-    # where the packed input begins in scratch memory, so that x's first column stands at a cache line; rows of sums that
-    # are yet to be converted
+    # where the packed input begins in scratch memory, so that x's first column stands at a cache line; rows of sums
+    # that are yet to be converted
     "lead sums_offset sums_step "
     # tiles whose rows are packed before the first is computed
     "tiles_together "
-    # whether rows are read where x has them, by which functions, their length and number, a vector's elements, and up to
-    # how many outputs a row's vectors all have masks
+    # whether rows are read where x has them, by which functions, their length and number, a vector's elements, and up
+    # to how many outputs a row's vectors all have masks
     "in_place in_place_8 in_place_4 size_x size_y lanes masked_x"
 )
 """One call; what belongs to the caller's arrays comes first."""
