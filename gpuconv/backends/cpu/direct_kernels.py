@@ -14,7 +14,7 @@ from numba import carray, cfunc, from_dtype, njit, types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.elements import copy_run, fill_run, load, read, store, write_run, zero
+from gpuconv.backends.cpu.elements import copy_halves, copy_run, fill_run, load, read, store, write_run, zero
 from gpuconv.backends.cpu.records import record, record_at
 from gpuconv.backends.cpu.rows import prefetch
 from gpuconv.backends.cpu.tiles import accumulate, collect_rows, pack_rows, row_blocks
@@ -132,6 +132,15 @@ def channel_address(start: int, index: int, stride: int, half: int, is_complex: 
 
 
 @njit(error_model="numpy")
+def _pack_outside(p, row, start, x0, advance, first, last, size_x, fill, source, accumulator, size):  # type: ignore[no-untyped-def]
+    """Copy places `first` to `last` of a line, whose inputs stand beyond its ends."""
+    for i in range(first, last):
+        at = _source_index(p.mode, x0 + advance * i, size_x)
+        value = fill if at < 0 else load(start + at * p.xx, source, accumulator)
+        store(row + i * size, value, accumulator, accumulator)
+
+
+@njit(error_model="numpy")
 def pack_input(p, f, x, first_channel, channels, qz, qy, qx, nz, ny, nx, to, source, accumulator, size) -> None:  # type: ignore[no-untyped-def]
     """Copy what a block of outputs reads into packed rows, borders filled in, strides undone.
 
@@ -143,6 +152,8 @@ def pack_input(p, f, x, first_channel, channels, qz, qy, qx, nz, ny, nx, to, sou
     row_bytes = f.pitch_x * size
     # Lines that follow each other in memory a processor prefetches by itself.
     is_spread = f.advance_x * f.advance_y * f.advance_z > 1
+    # Both residues of a stride of 2 are copied at once.
+    is_halved = f.residue_count_x == 2 and f.advance_x == 2 and p.xx == size and source == accumulator
     part = 0
     for a in range(f.residue_count_z):
         z0 = f.advance_z * qz + f.offset_z + read(f.residues_z + 8 * a) - p.low_z
@@ -152,8 +163,17 @@ def pack_input(p, f, x, first_channel, channels, qz, qy, qx, nz, ny, nx, to, sou
                 x0 = f.advance_x * qx + f.offset_x + read(f.residues_x + 8 * c) - p.low_x
                 inner = min(max(ceil_div(-x0, f.advance_x), 0), lx)
                 outer = min(max(ceil_div(size_x - x0, f.advance_x), inner), lx)
-                part_start = to + part * f.pitch_z * f.pitch_y * row_bytes
+                part_bytes = f.pitch_z * f.pitch_y * row_bytes
+                part_start = to + part * part_bytes
                 part += 1
+                if is_halved:
+                    if c == 1:
+                        continue
+                    # Of the second residue, and of both.
+                    inner_1 = min(max(ceil_div(-x0 - 1, 2), 0), lx)
+                    outer_1 = min(max(ceil_div(size_x - x0 - 1, 2), inner_1), lx)
+                    both = max(inner, inner_1)
+                    end = max(min(outer, outer_1), both)
                 for channel in range(channels):
                     index = first_channel + channel
                     plane = channel_address(x, index, p.xc, p.x_half, p.is_complex)
@@ -165,25 +185,44 @@ def pack_input(p, f, x, first_channel, channels, qz, qy, qx, nz, ny, nx, to, sou
                             row = part_start + channel * f.plane + (k * f.pitch_y + j) * row_bytes
                             if iz < 0 or iy < 0:
                                 fill_run(row, lx, fill, accumulator)
+                                if is_halved:
+                                    fill_run(row + part_bytes, lx, fill, accumulator)
                                 continue
                             start = plane + (iz + p.low_z) * p.xz + (iy + p.low_y) * p.xy + p.low_x * p.xx
-                            for i in range(inner):
-                                at = _source_index(p.mode, x0 + f.advance_x * i, size_x)
-                                value = fill if at < 0 else load(start + at * p.xx, source, accumulator)
-                                store(row + i * size, value, accumulator, accumulator)
                             if is_spread and channel + 1 < channels:
                                 prefetch(
                                     start + p.xc + (x0 + f.advance_x * inner) * p.xx,
                                     (outer - inner) * f.advance_x * p.xx,
                                 )  # fmt: skip
+                            if is_halved:
+                                second = row + part_bytes
+                                _pack_outside(
+                                    p, row, start, x0, 2, 0, both, size_x, fill, source, accumulator, size
+                                )  # fmt: skip
+                                _pack_outside(
+                                    p, second, start, x0 + 1, 2, 0, both, size_x, fill, source, accumulator, size
+                                )  # fmt: skip
+                                copy_halves(
+                                    row + both * size, second + both * size, start + (x0 + 2 * both) * p.xx, end - both,
+                                    accumulator,
+                                )  # fmt: skip
+                                _pack_outside(
+                                    p, row, start, x0, 2, end, lx, size_x, fill, source, accumulator, size
+                                )  # fmt: skip
+                                _pack_outside(
+                                    p, second, start, x0 + 1, 2, end, lx, size_x, fill, source, accumulator, size
+                                )  # fmt: skip
+                                continue
+                            _pack_outside(
+                                p, row, start, x0, f.advance_x, 0, inner, size_x, fill, source, accumulator, size
+                            )  # fmt: skip
                             copy_run(
                                 row + inner * size, start + (x0 + f.advance_x * inner) * p.xx, outer - inner,
                                 f.advance_x * p.xx, source, accumulator,
                             )  # fmt: skip
-                            for i in range(outer, lx):
-                                at = _source_index(p.mode, x0 + f.advance_x * i, size_x)
-                                value = fill if at < 0 else load(start + at * p.xx, source, accumulator)
-                                store(row + i * size, value, accumulator, accumulator)
+                            _pack_outside(
+                                p, row, start, x0, f.advance_x, outer, lx, size_x, fill, source, accumulator, size
+                            )  # fmt: skip
 
 
 @functools.cache

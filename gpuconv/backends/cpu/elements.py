@@ -21,7 +21,7 @@ from gpuconv.backends.cpu.simd import (
     store_vector,
 )
 
-__all__ = ["copy_run", "fill_run", "load", "read", "store", "write_run", "zero"]
+__all__ = ["copy_halves", "copy_run", "fill_run", "load", "read", "store", "write_run", "zero"]
 
 
 @intrinsic(prefer_literal=True)
@@ -129,6 +129,41 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
 
     i64 = types.int64
     return types.void(i64, i64, i64, i64, source, accumulator), codegen
+
+
+@intrinsic(prefer_literal=True)
+def copy_halves(typingctx: Any, evens: Any, odds: Any, address: Any, count: Any, code: Any) -> Any:
+    """Copy 2 * count neighbours, every second to `evens`, the others to `odds`."""
+    a = code.literal_value
+    size, n = BYTES[a], lanes_of(a)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        evens, odds, address, count = args[:4]
+
+        def copy(first: Any, width: int) -> None:
+            place = builder.add(address, builder.mul(first, constant(2 * size)))
+            shift = builder.mul(first, constant(size))
+            halves = [load_vector(builder, builder.add(place, constant(k * width * size)), a, width) for k in range(2)]
+            for parity, to in enumerate((evens, odds)):
+                order = ir.Constant(ir.VectorType(I32, width), list(range(parity, 2 * width, 2)))
+                value = halves[parity] if width == 1 else builder.shuffle_vector(*halves, order)
+                store_vector(builder, value, builder.add(to, shift), a)
+
+        full = builder.sdiv(count, constant(n))
+        with cgutils.for_range(builder, full) as loop:
+            copy(builder.mul(loop.index, constant(n)), n)
+        done = builder.mul(full, constant(n))
+        # The last vectors overlap those before; too few elements for one, one by one.
+        is_few = builder.icmp_signed("<", count, constant(n))
+        with builder.if_then(is_few), cgutils.for_range(builder, count) as loop:
+            copy(loop.index, 1)
+        is_left = builder.and_(builder.icmp_signed("<", done, count), builder.not_(is_few))
+        with builder.if_then(is_left):
+            copy(builder.sub(count, constant(n)), n)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(i64, i64, i64, i64, code), codegen
 
 
 @intrinsic(prefer_literal=True)
