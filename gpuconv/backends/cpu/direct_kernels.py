@@ -17,7 +17,7 @@ from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.elements import copy_halves, copy_run, fill_run, load, read, store, write_run, zero
 from gpuconv.backends.cpu.records import record, record_at
 from gpuconv.backends.cpu.rows import prefetch
-from gpuconv.backends.cpu.tiles import accumulate, collect_rows, pack_rows, row_blocks
+from gpuconv.backends.cpu.tiles import accumulate, collect_rows, pack_rows, row_blocks, split_taps
 from gpuconv.boundary import source_index
 
 __all__ = [
@@ -316,6 +316,23 @@ def _correlation(source: int, accumulator: int, target: int, size: int, version:
     return correlate
 
 
+@njit(error_model="numpy")
+def _order_of_taps(p, phases, size):  # type: ignore[no-untyped-def]
+    """Return which phase has each tap (see `split_taps`), or -1 where phases have more taps, or taps lie apart."""
+    count, order, found = p.phase_count, 0, 0
+    if (count not in (2, 4, 8)) or p.wo != count * size:
+        return -1
+    for number in range(count):
+        if phases[number].tap_count != 1:
+            return -1
+        tap = read(read(p.tap_bytes + 8 * number))
+        if tap < 0 or tap >= count * size or tap % size != 0:
+            return -1
+        order |= number << (4 * (tap // size))
+        found |= 1 << (tap // size)
+    return order if found == (1 << count) - 1 else -1
+
+
 @functools.cache
 def weight_packing(source: int, accumulator: int) -> int:
     """Return the address of the kernel that packs weights as [phase][group][row block][channel][tap][row].
@@ -341,6 +358,17 @@ def _weight_packing(source: int, accumulator: int, size: int, lanes: int, versio
         start = p.w + group * p.wg + block * ROWS * p.wo
         if source == accumulator and rows == ROWS and not p.is_complex and block * ROWS + rows <= p.outputs:
             f, table = phases[0], read(p.tap_bytes)
+            order = _order_of_taps(p, phases, size)
+            if order >= 0:
+                to = p.packed + f.w_offset + group * f.w_group_bytes + block * ROWS * channels * size
+                step, count = phases[1].w_offset - f.w_offset, p.phase_count
+                if count == 2:
+                    split_taps(to, step, order, start, channels, p.wc, 2, ROWS, accumulator)
+                elif count == 4:
+                    split_taps(to, step, order, start, channels, p.wc, 4, ROWS, accumulator)
+                else:
+                    split_taps(to, step, order, start, channels, p.wc, 8, ROWS, accumulator)
+                return
             terms = channels * f.tap_count
             to = p.packed + f.w_offset + group * f.w_group_bytes + block * ROWS * terms * size
             in_order = p.phase_count == 1 and p.wc == f.tap_count * size

@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from gpuconv.backends.cpu.rows import prefetch_lines
 from gpuconv.backends.cpu.simd import (
     BYTES,
     CODES,
@@ -29,7 +30,10 @@ from gpuconv.backends.cpu.simd import (
     store_vector,
 )
 
-__all__ = ["accumulate", "collect_rows", "contract", "outer", "pack_rows", "row_blocks"]
+__all__ = ["accumulate", "collect_rows", "contract", "outer", "pack_rows", "row_blocks", "split_taps"]
+
+
+_CHANNELS_AHEAD = 16
 
 
 def _tile_widths(rows: int) -> tuple[int, ...]:
@@ -199,6 +203,46 @@ def collect_rows(
 
     i64 = types.int64
     return types.void(*[i64] * 7, rows, code), codegen
+
+
+@intrinsic(prefer_literal=True)
+def split_taps(
+    typingctx: Any,
+    to: Any,
+    tap_step: Any,
+    order: Any,
+    w: Any,
+    channels: Any,
+    channel_stride: Any,
+    tap_count: Any,
+    rows: Any,
+    code: Any,
+) -> Any:
+    """Take apart kernels whose taps are neighbours: to[place of t, c, r] = w[c * channel_stride + r * tap_count + t].
+
+    Places are `tap_step` bytes apart; the four bits of `order` from bit 4 * t on are tap t's. `tap_count` is a literal.
+    """
+    taps, height, a = tap_count.literal_value, rows.literal_value, code.literal_value
+    size = BYTES[a]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, tap_step, order, w, channels, channel_stride = args[:6]
+        places = [builder.and_(builder.lshr(order, constant(4 * t)), constant(15)) for t in range(taps)]
+        targets = [builder.add(to, builder.mul(place, tap_step)) for place in places]
+        with cgutils.for_range(builder, channels) as channel:
+            at = builder.add(w, builder.mul(channel.index, channel_stride))
+            # Channels lie pages apart, which no processor foresees; what lies beyond the last one harms nothing.
+            ahead = builder.add(at, builder.mul(channel_stride, constant(_CHANNELS_AHEAD)))
+            prefetch_lines(builder, ahead, constant(taps * height * size))
+            kernels = load_vector(builder, at, a, taps * height)
+            shift = builder.mul(channel.index, constant(height * size))
+            for t, target in enumerate(targets):
+                lanes = ir.Constant(ir.VectorType(I32, height), [r * taps + t for r in range(height)])
+                store_vector(builder, builder.shuffle_vector(kernels, kernels, lanes), builder.add(target, shift), a)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(*[i64] * 6, tap_count, rows, code), codegen
 
 
 @intrinsic(prefer_literal=True)
