@@ -142,7 +142,7 @@ CPU_WINOGRAD: dict[int, WinogradCost] = {
     # two cores of a Zen 3 EPYC, 2026-11-25: estimates are 6 % off on average, what is chosen is 0.4 % slower than the
     # fastest, 4 % at most. 512: the same of 23 layers on an Emerald Rapids Xeon, 2026-11-29, whose clock and neighbours
     # changed by a third meanwhile: 10 % off. 128: in proportion.
-    512: WinogradCost(20e-6, 160e9, 60e9, 53e9, 8e9, 0.33e-9, 0.17e-9, 0.65e-9, 24 << 20),
+    512: WinogradCost(20e-6, 168e9, 58e9, 31e9, 11e9, 0.36e-9, 0.17e-9, 0.72e-9, 24 << 20),
     256: WinogradCost(25e-6, 90e9, 45e9, 266e9, 28e9, 0.18e-9, 0.19e-9, 0.3e-9, 18 << 20),
     128: WinogradCost(25e-6, 30e9, 20e9, 20e9, 5e9, 1.0e-9, 0.6e-9, 0.8e-9, 12 << 20),
 }

@@ -104,9 +104,11 @@ def test_agreement_with_torch(name: str, dtype: str, torch: Any) -> None:
     z = functional.conv2d(torch.from_numpy(x), torch.from_numpy(w), padding=1)
     wanted = theirs(z).numpy()
     result = gpuconv.conv2d(x, w, padding=1, activation=name, algorithm="direct")
-    finite = np.isfinite(wanted)
-    np.testing.assert_array_equal(np.isnan(result), np.isnan(wanted))
-    np.testing.assert_array_equal(result[np.isinf(wanted)], wanted[np.isinf(wanted)])
+    # In float32 torch makes NaN of gelu's infinity on processors with AVX-512.
+    special = theirs(z.double()).numpy()
+    finite = np.isfinite(special)
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(special))
+    np.testing.assert_array_equal(result[np.isinf(special)], special[np.isinf(special)])
     moderate = finite & (np.abs(z.numpy()) < 1e4)
     assert moderate.mean() > 0.5
     np.testing.assert_allclose(result[moderate], wanted[moderate], rtol=1e-4, atol=200 * np.finfo(dtype).eps)

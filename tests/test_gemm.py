@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gpuconv
+from gpuconv.backends.cpu import gemm, gemm_blocks, gemm_geometry
 
 RNG = np.random.default_rng(5)
 
@@ -146,3 +147,59 @@ def test_reasons():
     x, w = arrays((1, 4, 8, 8), (4, 4, 3, 3))
     rows = gpuconv.explain(gpuconv.conv2d, x.astype(np.float16), w.astype(np.float16)).rows
     assert "float16" in next(row.reason for row in rows if row.algorithm == "gemm")
+
+
+@pytest.fixture(params=[gemm_blocks.PANELS, gemm_blocks.LINES, gemm_blocks.PLANES], ids=["panels", "lines", "planes"])
+def what_tiles_read(request, monkeypatch):
+    def choose(work):
+        chosen = gemm_blocks.choose(work)
+        # Blocks of several planes, lines and tasks, whatever the estimates say.
+        block = tuple(min(axis.outputs, n) for axis, n in zip(work.axes, (2, 5, 40), strict=True))
+        return chosen if work.inside else chosen._replace(runs_of=request.param, block=block)
+
+    def forget():
+        gemm_geometry.geometry.cache_clear()
+        gemm._ready.cache_clear()
+
+    monkeypatch.setattr(gemm_geometry, "choose", choose)
+    forget()
+    yield request.param
+    forget()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", [3, 7, 16, 33, 90])
+def test_what_tiles_read_changes_no_number(what_tiles_read, width, dtype):
+    for keywords in (
+        {"padding": 1},
+        {"padding": 1, "stride": 2},
+        {"padding": 2, "dilation": 2},
+        {"padding": (0, 2, 1)},
+    ):
+        # Channels of a larger array: x's strides are not those of a contiguous one.
+        x, w = arrays((2, 6, 4, 11, width), (13, 3, 2, 3, 3), dtype)
+        want = run(gpuconv.conv3d, x[:, :3], w, "direct", **keywords)
+        np.testing.assert_array_equal(run(gpuconv.conv3d, x[:, :3], w, "gemm", **keywords), want)
+    x, w = arrays((1, 9, 8, width), (9, 12, 3, 3), dtype)
+    keywords = {"stride": 2, "padding": 1, "output_padding": 1}
+    want = run(gpuconv.conv_transpose2d, x, w, "direct", **keywords)
+    np.testing.assert_array_equal(run(gpuconv.conv_transpose2d, x, w, "gemm", **keywords), want)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("rank", "groups", "outputs"), [(1, 1, 24), (1, 2, 9), (2, 1, 16), (2, 2, 20), (3, 1, 8)])
+def test_kernels_as_wide_as_their_stride(rank, groups, outputs, dtype):
+    """Weights whose taps are a phase each, in order, backwards and with gaps between them."""
+    x, w = arrays((2, 6 * groups, *(5,) * rank), (6 * groups, outputs, *(4,) * rank), dtype)
+    function = getattr(gpuconv, f"conv_transpose{rank}d")
+    for step in (slice(0, 2), slice(1, None, -1), slice(None, None, 2)):
+        kernel = w[(slice(None), slice(None), *(step,) * rank)]
+        want = np.zeros((2, outputs * groups, *(10,) * rank), dtype)
+        for group in range(groups):
+            mine, theirs = slice(6 * group, 6 * group + 6), slice(outputs * group, outputs * (group + 1))
+            for tap in itertools.product((0, 1), repeat=rank):
+                part = np.einsum("nc...,co->no...", x[:, mine], kernel[(mine, slice(None), *tap)])
+                want[(slice(None), theirs, *(slice(t, None, 2) for t in tap))] = part
+        for algorithm in ("gemm", "direct"):
+            result = run(function, x, kernel, algorithm, stride=2, groups=groups)
+            np.testing.assert_array_equal(result, want)

@@ -23,7 +23,7 @@ from support import (
 import gpuconv
 from gpuconv import dispatch
 from gpuconv.backends import cpu
-from gpuconv.backends.cpu import threads, winograd_narrow, winograd_narrow_geometry
+from gpuconv.backends.cpu import gemm, threads, winograd_narrow, winograd_narrow_geometry
 from gpuconv.boundary import MODES
 from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
@@ -132,6 +132,26 @@ def test_numbers_that_only_the_transform_overflows() -> None:
     x[:, 1:] = 0
     result = gpuconv.conv2d(x, w, padding=1, algorithm="winograd_narrow", backend="cpu")
     np.testing.assert_array_equal(result, np.full((1, 2, 16, 40), np.float32(1e38)))
+
+
+@pytest.mark.parametrize("width", [5, 9, 64, 70, 131, 260])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (7, 2)])
+def test_lanes_between_rows_of_tiles(width: int, kernel: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors that hold the tiles of several rows: what scratch memory holds between them does no harm."""
+    generator = rng(f"rows {width} {kernel}")
+    w = random_array((11, 3, kernel, kernel), "float32", generator)
+    keywords: dict[str, Any] = {"stride": stride, "padding": kernel // 2, "backend": "cpu"}
+    nothing = np.full((1, 3, 61, width), np.nan, np.float32)
+    gpuconv.conv2d(nothing, w, algorithm="winograd_narrow", **keywords)
+    x = random_array(nothing.shape, "float32", generator)
+    wanted = gpuconv.conv2d(x, w, algorithm="direct", **keywords)
+
+    def again(*arguments: Any) -> None:
+        raise AssertionError("finite inputs were taken for special ones")
+
+    monkeypatch.setattr(gemm, "run", again)
+    result = gpuconv.conv2d(x, w, algorithm="winograd_narrow", **keywords)
+    np.testing.assert_allclose(result, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_a_plan_gives_the_same_numbers() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuconv.backends.cpu import direct_gradient, memory, threads
+from gpuconv.backends.cpu import direct_gradient, direct_weights, memory, threads
 from gpuconv.backends.cpu import direct_kernels as kernels
 from gpuconv.backends.cpu.direct_contraction import contraction
 from gpuconv.backends.cpu.direct_geometry import accumulator_of, contraction_geometry, correlation_geometry
@@ -80,7 +80,7 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
 
 
 def pack(call: Call, w: Array) -> Array | None:
-    """Return the weights as the kernel reads them, phase by phase (see `direct_kernels.weight_packing`)."""
+    """Return the weights as the kernel reads them, phase by phase (see `direct_direct_weights.weight_packing`)."""
     correlation = _correlation(call)
     return correlation.pack(w, np.empty(correlation.packed_bytes, np.uint8))
 
@@ -131,7 +131,7 @@ class _Correlation:
         self.pack_slice = max(1, 10**8 * self.pack_tasks // max(g.packed_elements, 1))
         self._records = KeptRecords(self._record)
         self._tap_tables: dict[tuple[int, ...], tuple[Array, Array, int]] = {}
-        self.packing = np.zeros((), kernels.PACKING)
+        self.packing = np.zeros((), direct_weights.PACKING)
         for name in ("channels", "outputs", "is_complex", "groups", "phases", "phase_count"):
             self.packing[name] = g.record[name]
         self.packing["conjugate"] = call.operation == "input_gradient"
@@ -152,7 +152,7 @@ class _Correlation:
         table = self._tap_table(tuple(spatial))
         words = self.packing_words.copy()
         words[:7] = (address, group, outputs, channels, w.itemsize // 2, address_of(to), table[2])
-        kernel = kernels.weight_packing(*self.codes)
+        kernel = direct_weights.weight_packing(*self.codes)
         threads.run(kernel, words, self.pack_tasks, 64, self.pack_slice, alone=self.packs_alone)
         return to
 

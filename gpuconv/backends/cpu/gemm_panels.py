@@ -10,7 +10,7 @@ from gpuconv.backends.cpu.direct_kernels import ROWS
 from gpuconv.backends.cpu.elements import fill_run, load, read, store, zero
 from gpuconv.backends.cpu.gemm_tiles import WIDTH, pack_run
 from gpuconv.backends.cpu.squares import transpose_square
-from gpuconv.backends.cpu.tiles import pack_rows
+from gpuconv.backends.cpu.weight_tiles import pack_rows
 
 __all__ = ["TERMS", "TILE_BYTES", "fill_panel", "find_runs", "find_tiles", "first_vector", "pack_weights"]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import threads
+from gpuconv.backends.cpu.simd import registers
 from gpuconv.backends.cpu.winograd_kernels import CALL
 from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR
 from gpuconv.backends.cpu.winograd_tiles import forms, most_tiles
@@ -32,8 +33,9 @@ _LARGE_TILE_CHANNELS = 32
 length."""
 _RESTART = 64
 """Channels after which the sums of products start anew: the error then hardly grows with the channels."""
-_INPUT_BYTES = 1280 << 10
-"""Transformed inputs of a block: with a block of sums they stay in a second-level cache of 2 MiB."""
+_INPUT_BYTES = {16: 1280 << 10, 32: 640 << 10}
+"""Transformed inputs of a block that a second-level cache still holds with all else, by the number of registers: 1 MiB
+and more where there are 32. With 16 none of half a MiB was seen to matter."""
 _LARGE_INPUT_BYTES = 4 << 20
 """Those of a block that stay in a thread's share of a last-level cache."""
 _PRODUCTS = 2016
@@ -255,12 +257,12 @@ def _division(s: _Sizes, most: int, split: bool, packed: bool, workers: int) -> 
     if inside:
         then += weights * rates.weights
     else:
-        held = rates.traffic if 4 * weights <= rates.cached else rates.traffic / 2
-        then += 4 * weights * number / s.groups / held
+        traffic = rates.traffic if 4 * weights <= rates.cached else rates.traffic / 2
+        then += 4 * weights * number / s.groups / traffic
     if split:
         first += total * s.tile_bytes / rates.exchange
-    if split or math.prod(block) * s.tile_bytes > _INPUT_BYTES:
-        then += total * s.tile_bytes * s.blocks / rates.inputs
+    held = 0.0 if split else min(_INPUT_BYTES[registers()] / (math.prod(block) * s.tile_bytes), 1.0)
+    then += (1 - held) * total * s.tile_bytes * s.blocks / rates.inputs
     before = 0.0 if packed or inside else weights * rates.kept_weights
     tasks = number * (s.blocks if split else 1)
     share = total if split else math.prod(block) * number
@@ -272,7 +274,7 @@ def _division(s: _Sizes, most: int, split: bool, packed: bool, workers: int) -> 
 
 def _best_division(s: _Sizes, packed: bool, workers: int) -> _Division:
     large = max(_PRODUCTS // s.products, 2 * most_tiles())
-    small = max(min(large, _INPUT_BYTES // s.tile_bytes), 2 * most_tiles())
+    small = max(min(large, _INPUT_BYTES[registers()] // s.tile_bytes), 2 * most_tiles())
     # Weights are read once for a block: fewer blocks pay where they are many.
     larger = max(min(4 * large, _LARGE_INPUT_BYTES // s.tile_bytes), large)
     # One block for each worker is an even division where whole blocks of the best size would not be.
