@@ -133,8 +133,8 @@ class WinogradCost(NamedTuple):
     kept_weights: float
     """Seconds for each transformed weight that is written to memory."""
     cached: int
-    """Bytes of transformed weights up to which they are read at that rate, from the cache that still holds them when they
-    are next read; more are read at half of it."""
+    """Bytes of transformed weights up to which they are read at that rate, from the cache that still holds them when
+    they are next read; more are read at half of it."""
 
 
 CPU_WINOGRAD: dict[int, WinogradCost] = {
