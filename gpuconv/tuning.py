@@ -109,8 +109,7 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
 
 
 CPU_STENCIL_SHARE = {512: 0.9, 256: 0.3, 128: 0.3}
-"""Of the stencil's rate, what is left where several input channels meet each output, by vector width in bits: a load
-feeds the rows of one output only, which 32 registers make up for."""
+"""Of the stencil's rate, what several input channels leave: a load feeds one output, which 32 registers make up for."""
 
 
 class WinogradCost(NamedTuple):
@@ -133,8 +132,7 @@ class WinogradCost(NamedTuple):
     kept_weights: float
     """Seconds for each transformed weight that is written to memory."""
     cached: int
-    """Bytes of transformed weights up to which they are read at that rate, from the cache that still holds them when
-    they are next read; more are read at half of it."""
+    """Bytes of transformed weights that a cache still holds when they are next read: more are read at half the rate."""
 
 
 CPU_WINOGRAD: dict[int, WinogradCost] = {
