@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 __all__ = [
     "CPU_COSTS",
+    "CPU_STENCIL_HIGH",
     "CPU_STENCIL_SHARE",
     "CPU_WINOGRAD",
     "CUDA_BALANCE",
@@ -100,14 +101,16 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         128: Cost(40e-6, 0.0, 10e9),
     },
     "separable": {
-        # sigma 1 to 8 on 2048 x 2048: 512 on the same machine, 256 on a Zen 3; 128 is in proportion, not measured.
-        512: Cost(10e-6, 130e9, 12e9),
+        # 9 to 25 taps on 2048 x 2048: 512 on that Xeon, 256 on a Zen 3; 128 is in proportion, not measured.
+        512: Cost(10e-6, 134e9, 20e9),
         256: Cost(10e-6, 90e9, 20e9),
         128: Cost(10e-6, 24e9, 10e9),
     },
 }
 
 
+CPU_STENCIL_HIGH = {512: 1.1, 256: 1.6, 128: 1.6}
+"""What kernels of eight rows or more make of the stencil's rate: they share loads, of which wide vectors need fewer."""
 CPU_STENCIL_SHARE = {512: 0.9, 256: 0.3, 128: 0.3}
 """Of the stencil's rate, what several input channels leave: a load feeds one output, which 32 registers make up for."""
 

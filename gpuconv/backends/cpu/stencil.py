@@ -21,7 +21,7 @@ from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
 from gpuconv.backends.cpu.stencil_tiles import block, divisor_record
 from gpuconv.dtypes import name_of
 from gpuconv.factors import Factors
-from gpuconv.tuning import CPU_COSTS, CPU_STENCIL_SHARE
+from gpuconv.tuning import CPU_COSTS, CPU_STENCIL_HIGH, CPU_STENCIL_SHARE
 
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
@@ -96,7 +96,8 @@ def cost(call: Call, device: Device) -> float:
     flops = 2.0 * products * problem.batch * problem.out_channels
     # Rows of the kernel share loads: one row is bound by them, eight come near the peak.
     high = 1 if problem.rank == 1 else problem.kernel[-2]
-    rate = constants.flops * device.threads * 4 / size * (1.6 if high >= 8 else 1.0 if high > 1 else 0.6)
+    shared = CPU_STENCIL_HIGH[device.vector_bits] if high >= 8 else 1.0 if high > 1 else 0.6
+    rate = constants.flops * device.threads * 4 / size * shared
     if problem.in_channels > problem.groups and problem.out_channels // problem.groups >= 4:
         # A load of inputs feeds the rows of one output only; direct's feeds several outputs.
         rate *= CPU_STENCIL_SHARE[device.vector_bits]
