@@ -60,6 +60,12 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         256: Cost(30e-6, 50e9, 7e9),
         128: Cost(30e-6, 20e9, 5e9),
     },
+    "depthwise": {
+        # The algorithm counts cycles.
+        512: Cost(12e-6, 164e9, 60e9),
+        256: Cost(12e-6, 104e9, 60e9),
+        128: Cost(12e-6, 23e9, 8e9),
+    },
     "stencil": {
         # 2 cores of an Emerald Rapids Xeon, 2026-11-29: depthwise layers of 3x3 to 7x7.
         512: Cost(10e-6, 90e9, 45e9),
