@@ -62,9 +62,9 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
     },
     "depthwise": {
         # The algorithm counts cycles.
-        512: Cost(12e-6, 164e9, 60e9),
-        256: Cost(12e-6, 104e9, 60e9),
-        128: Cost(12e-6, 23e9, 8e9),
+        512: Cost(12e-6, 164e9, 150e9),
+        256: Cost(12e-6, 104e9, 150e9),
+        128: Cost(12e-6, 23e9, 50e9),
     },
     "stencil": {
         # 2 cores of an Emerald Rapids Xeon, 2026-11-29: depthwise layers of 3x3 to 7x7.

@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 __all__ = ["ALGORITHMS", "Device", "device", "unavailable", "wait"]
 
-ALGORITHMS = ("direct", "gemm", "winograd", "winograd_narrow", "depthwise", "stencil", "separable", "fir", "fft", "complex_planes")
+ALGORITHMS = (
+    "direct", "gemm", "winograd", "winograd_narrow", "depthwise", "stencil", "separable", "fir", "fft",
+    "complex_planes",
+)  # fmt: skip
 
 
 class Device(NamedTuple):

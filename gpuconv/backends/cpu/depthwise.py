@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cost", "pack", "run", "supports", "workspace"]
 
-_MOST_SCRATCH = 32 << 10
+_MOST_SCRATCH = 16 << 10
 """Bytes of a packed plane: it stays in a first-level cache."""
 _TILES = (8, 7, 4, 1)
 """Rows of outputs that are summed in registers at once."""
@@ -51,13 +51,15 @@ def supports(call: Call, device: Device) -> str | None:
         return "it computes outputs and input gradients only"
     if call.operation != "forward" and any(s > 1 for s in call.problem.stride):
         return "the transpose of a strided convolution is not one"
+    if call.problem.padding_mode != "zeros" or call.problem.padding_value != 0:
+        return "it takes borders of zeros"
     problem = _forward(call)
     if problem.rank != 2 or problem.in_channels != problem.groups:
         return "it takes two-dimensional maps with one input channel for each group"
     if problem.layout != "channels_first":
         return "channels last: neighbours along the last spatial axis lie apart"
-    if problem.padding_mode != "zeros" or problem.padding_value != 0 or any(b > 1 for b in problem.input_dilation):
-        return "it takes borders of zeros and inputs that are not dilated"
+    if any(b > 1 for b in problem.input_dilation):
+        return "it takes inputs that are not dilated"
     if any(p < 0 for pair in problem.padding for p in pair):
         return "it takes no negative padding"
     if problem.stride[1] > 2:
@@ -112,11 +114,15 @@ def _cycles(problem: ConvProblem, itemsize: int) -> float:
     high, wide = problem.output
     rows = _tile(high)
     vectors = -(-high // rows) * -(-wide // lanes)
-    # A load a product, of which most meet two cache lines where a vector is as long as one.
-    products = math.prod(problem.kernel) * max(rows * (0.5 + lanes * itemsize / 160), 4)
+    kernel_y, kernel_x = problem.kernel
+    if _kernel(problem)[0]:
+        products = kernel_x * kernel_y * (0.55 * rows + 1)
+    else:
+        # A load a product, of which most meet two cache lines where a vector is as long as one.
+        products = kernel_x * kernel_y * rows * (0.2 + lanes * itemsize / 64)
     outputs = problem.out_channels // problem.groups
-    packing = problem.spatial[0] * -(-problem.spatial[1] // lanes) * 3
-    return 60 + packing + outputs * (20 + vectors * (25 + products + 2 * rows))
+    packing = problem.spatial[0] * -(-problem.spatial[1] // lanes) * 2
+    return 40 + packing + outputs * vectors * (20 + products)
 
 
 def cost(call: Call, device: Device) -> float:
@@ -124,9 +130,7 @@ def cost(call: Call, device: Device) -> float:
     problem, constants = _forward(call), CPU_COSTS["depthwise"][device.vector_bits]
     cycles = _cycles(problem, np.dtype(call.dtype).itemsize) * problem.batch * problem.groups / device.threads
     # Two multiply-adds a cycle.
-    return (
-        constants.overhead + cycles * device.vector_bits / 8 / constants.flops + call.bytes / constants.bandwidth
-    )
+    return constants.overhead + cycles * device.vector_bits / 8 / constants.flops + call.bytes / constants.bandwidth
 
 
 def workspace(call: Call) -> int:
@@ -156,21 +160,21 @@ class _Ready(NamedTuple):
 def _ready(call: Call) -> _Ready:
     problem, dtype = _forward(call), np.dtype(call.dtype)
     size, plane = dtype.itemsize, _plane(_forward(call), np.dtype(call.dtype).itemsize)
-    (down, across), (dilation_y, dilation_x) = problem.stride, problem.dilation
+    down, across = problem.stride
     (top, _), (before, _) = problem.padding
     cycles, kernel = _cycles(problem, size), _kernel(problem)
-    chunk = max(1, min(int(_TASK_CYCLES / cycles), -(-problem.groups * problem.batch // threads.count() // _TASKS_PER_THREAD)))
-    chunk = min(chunk, problem.groups)
+    share = problem.groups * problem.batch // (threads.count() * _TASKS_PER_THREAD)
+    chunk = max(min(int(_TASK_CYCLES / cycles), share, problem.groups), 1)
     chunks = -(-problem.groups // chunk)
-    y, x = np.meshgrid(*(np.arange(k) * d for k, d in zip(problem.kernel, problem.dilation, strict=True)), indexing="ij")
-    offsets = ((y * plane.pitch + x % across * plane.half + x // across) * size).ravel().astype(np.int64)
+    y, x = (np.arange(k) * d for k, d in zip(problem.kernel, problem.dilation, strict=True))
+    offsets = np.add.outer(y * plane.pitch, x % across * plane.half + x // across).ravel().astype(np.int64) * size
     # The first input stands `before` columns after the plane's first, whose residue is 0.
     places = [(before + column) % across * plane.half + (before + column) // across for column in (0, 1)]
     words = np.zeros(len(PLANES.names or ()), np.int64)
     words[_CHANNELS:] = (
-        problem.groups, problem.out_channels // problem.groups, chunk, chunks, math.prod(problem.kernel) * size, 0,
-        problem.spatial[0], problem.spatial[1], across == 2, *((top * plane.pitch + place) * size for place in places),
-        plane.pitch * size, plane.size, *problem.output, plane.pitch * size * (1 if kernel[0] else down), address_of(offsets), offsets.size,
+        problem.groups, problem.out_channels // problem.groups, chunk, chunks, math.prod(problem.kernel) * size,
+        *problem.spatial, across == 2, *((top * plane.pitch + place) * size for place in places), plane.pitch * size,
+        plane.size, *problem.output, plane.pitch * size * (1 if kernel[0] else down), address_of(offsets), offsets.size,
         _tile(problem.output[0]),
     )  # fmt: skip
     return _Ready(

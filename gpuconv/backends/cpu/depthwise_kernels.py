@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from llvmlite import ir
 from numba import carray, cfunc, from_dtype, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -36,8 +35,8 @@ PLANES = record(
     "x xn xc xy y yn yc yy w bias bias_step "
     # channels, outputs of each, channels of a task, tasks of an image, and the bytes of an output channel's weights
     "channels outputs chunk chunks w_bytes "
-    # bytes from the first input to the first that is packed; rows of inputs and neighbours in each
-    "first rows columns "
+    # rows of inputs, and neighbours in each
+    "rows columns "
     # whether every second column goes to one place of a row and every second to another; where in the packed plane the
     # first input of each stands, bytes of a packed row, and elements of the whole
     "split evens odds row_bytes size "
@@ -143,7 +142,7 @@ def _convolution(code: int, high: int, down: int, size: int, version: int) -> An
         fill_run(scratch, p.size, zero(code), code)
         evens, odds = scratch + p.evens, scratch + p.odds
         for channel in range(first, min(first + p.chunk, p.channels)):
-            x = p.x + image * p.xn + channel * p.xc + p.first
+            x = p.x + image * p.xn + channel * p.xc
             if p.split:
                 split_rows(evens, odds, p.row_bytes, x, p.xy, p.rows, p.columns // 2, code, code)
                 if p.columns % 2:
@@ -156,13 +155,14 @@ def _convolution(code: int, high: int, down: int, size: int, version: int) -> An
             for output in range(channel * p.outputs, (channel + 1) * p.outputs):
                 y, w = p.y + image * p.yn + output * p.yc, p.w + output * p.w_bytes
                 bias = p.bias + output * p.bias_step
+                rows, step, offsets, taps, wide = p.height, p.step, p.offsets, p.taps, p.width
                 if p.tile == 8:
-                    _outputs(y, p.yy, scratch, p.step, p.offsets, p.taps, w, bias, p.height, p.width, high, down, 8, code)
+                    _outputs(y, p.yy, scratch, step, offsets, taps, w, bias, rows, wide, high, down, 8, code)
                 elif p.tile == 7:
-                    _outputs(y, p.yy, scratch, p.step, p.offsets, p.taps, w, bias, p.height, p.width, high, down, 7, code)
+                    _outputs(y, p.yy, scratch, step, offsets, taps, w, bias, rows, wide, high, down, 7, code)
                 elif p.tile == 4:
-                    _outputs(y, p.yy, scratch, p.step, p.offsets, p.taps, w, bias, p.height, p.width, high, down, 4, code)
+                    _outputs(y, p.yy, scratch, step, offsets, taps, w, bias, rows, wide, high, down, 4, code)
                 else:
-                    _outputs(y, p.yy, scratch, p.step, p.offsets, p.taps, w, bias, p.height, p.width, high, down, 1, code)
+                    _outputs(y, p.yy, scratch, step, offsets, taps, w, bias, rows, wide, high, down, 1, code)
 
     return convolve

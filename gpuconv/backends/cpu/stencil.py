@@ -42,6 +42,8 @@ _MOST_ORDERED = 1 << 13
 """Weights whose order in the packed array is kept: to collect them by it is one quick step."""
 _MASKED_VECTORS = 12
 """Vectors of a row, at most, that are all masked where there are mask registers: wider tiles are worth more."""
+_PLANE_SECONDS = 160e-9
+"""What a channel's plane takes besides its products: its border, and calls of the functions that pack and compute."""
 _SET_SPAN, _WAYS = 4096, 8
 """Bytes after which a first-level cache begins with its first set again, and the least lines that a set holds."""
 
@@ -101,7 +103,8 @@ def cost(call: Call, device: Device) -> float:
     if problem.in_channels > problem.groups and problem.out_channels // problem.groups >= 4:
         # A load of inputs feeds the rows of one output only; direct's feeds several outputs.
         rate *= CPU_STENCIL_SHARE[device.vector_bits]
-    return constants.overhead + flops / rate + call.bytes / constants.bandwidth
+    planes = problem.batch * problem.out_channels / device.threads
+    return constants.overhead + planes * _PLANE_SECONDS + flops / rate + call.bytes / constants.bandwidth
 
 
 def _gradient_cost(call: Call, device: Device) -> float:
