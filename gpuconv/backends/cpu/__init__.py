@@ -8,7 +8,7 @@ from typing import NamedTuple
 __all__ = ["ALGORITHMS", "Device", "device", "unavailable", "wait"]
 
 ALGORITHMS = (
-    "direct", "gemm", "winograd", "winograd_narrow", "depthwise", "stencil", "separable", "fir", "fft",
+    "direct", "gemm", "dense", "winograd", "winograd_narrow", "depthwise", "stencil", "separable", "fir", "fft",
     "complex_planes",
 )  # fmt: skip
 
