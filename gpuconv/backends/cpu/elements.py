@@ -8,6 +8,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.conversions import narrow, widen
 from gpuconv.backends.cpu.simd import (
     BYTES,
@@ -68,6 +69,20 @@ def zero(typingctx: Any, accumulator: Any) -> Any:
     return number(a)(accumulator), codegen
 
 
+def _load_some(builder: Any, address: Any, code: int, n: int, some: Any) -> Any:
+    """Load n elements, or as many of them as `some` says: the others' memory is not touched."""
+    if some is None:
+        return load_vector(builder, address, code, n)
+    return simd.load_part(builder, address, code, n, some)
+
+
+def _store_some(builder: Any, value: Any, address: Any, code: int, some: Any) -> None:
+    if some is None:
+        store_vector(builder, value, address, code)
+    else:
+        simd.store_masked(builder, value, address, simd.first_lanes(builder, some, value.type.count), code)
+
+
 @intrinsic(prefer_literal=True)
 def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, source: Any, accumulator: Any) -> Any:
     """Copy `count` elements, `step` bytes apart, to consecutive places of the accumulator's type."""
@@ -85,25 +100,34 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
                     builder, widen(builder, value, s, a, 1), builder.add(to, builder.mul(i, constant(size))), a
                 )
 
-        def dense(first: Any) -> None:
-            value = load_vector(builder, builder.add(address, builder.mul(first, constant(BYTES[s]))), s, n)
-            store_vector(
-                builder, widen(builder, value, s, a, n), builder.add(to, builder.mul(first, constant(size))), a
+        def dense(first: Any, some: Any = None) -> None:
+            place = builder.add(address, builder.mul(first, constant(BYTES[s])))
+            value = _load_some(builder, place, s, n, some)
+            _store_some(
+                builder, widen(builder, value, s, a, n), builder.add(to, builder.mul(first, constant(size))), a, some
             )
 
-        def pairs(first: Any) -> None:
+        def pairs(first: Any, some: Any = None) -> None:
             # Two vectors that overlap in one element, so that nothing beyond the last element kept is read.
             place = builder.add(address, builder.mul(first, step))
-            halves = [load_vector(builder, builder.add(place, constant(k * (n - 1) * size)), a, n) for k in range(2)]
+            read = [None, None]
+            if some is not None:
+                read = [builder.sub(builder.mul(some, constant(2)), constant(k)) for k in (1, n)]
+            halves = [
+                _load_some(builder, builder.add(place, constant(k * (n - 1) * size)), a, n, read[k]) for k in range(2)
+            ]
             order = [2 * lane + (2 * lane >= n) for lane in range(n)]
             value = builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(I32, n), order))
-            store_vector(builder, value, builder.add(to, builder.mul(first, constant(size))), a)
+            _store_some(builder, value, builder.add(to, builder.mul(first, constant(size))), a, some)
 
         def vectors(copy: Any) -> None:
-            """Copy by vectors, the last of which overlaps the one before; too few elements for one, one by one."""
+            """Copy by vectors, the last of which overlaps the one before; too few elements for one, by a mask."""
             with builder.if_else(builder.icmp_signed("<", count, constant(n))) as (few, many):
                 with few:
-                    elements(constant(0), count)
+                    if simd.has_masks():
+                        copy(constant(0), count)
+                    else:
+                        elements(constant(0), count)
                 with many:
                     full = builder.sdiv(count, constant(n))
                     with cgutils.for_range(builder, full) as loop:
@@ -140,23 +164,32 @@ def copy_halves(typingctx: Any, evens: Any, odds: Any, address: Any, count: Any,
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         evens, odds, address, count = args[:4]
 
-        def copy(first: Any, width: int) -> None:
+        def copy(first: Any, width: int, some: Any = None) -> None:
             place = builder.add(address, builder.mul(first, constant(2 * size)))
             shift = builder.mul(first, constant(size))
-            halves = [load_vector(builder, builder.add(place, constant(k * width * size)), a, width) for k in range(2)]
+            read = [None, None]
+            if some is not None:
+                read = [builder.sub(builder.mul(some, constant(2)), constant(k * n)) for k in range(2)]
+            halves = [
+                _load_some(builder, builder.add(place, constant(k * width * size)), a, width, read[k]) for k in range(2)
+            ]
             for parity, to in enumerate((evens, odds)):
                 order = ir.Constant(ir.VectorType(I32, width), list(range(parity, 2 * width, 2)))
                 value = halves[parity] if width == 1 else builder.shuffle_vector(*halves, order)
-                store_vector(builder, value, builder.add(to, shift), a)
+                _store_some(builder, value, builder.add(to, shift), a, some)
 
         full = builder.sdiv(count, constant(n))
         with cgutils.for_range(builder, full) as loop:
             copy(builder.mul(loop.index, constant(n)), n)
         done = builder.mul(full, constant(n))
-        # The last vectors overlap those before; too few elements for one, one by one.
+        # The last vectors overlap those before; too few elements for one, by a mask or one by one.
         is_few = builder.icmp_signed("<", count, constant(n))
-        with builder.if_then(is_few), cgutils.for_range(builder, count) as loop:
-            copy(loop.index, 1)
+        with builder.if_then(is_few):
+            if simd.has_masks():
+                copy(constant(0), n, count)
+            else:
+                with cgutils.for_range(builder, count) as loop:
+                    copy(loop.index, 1)
         is_left = builder.and_(builder.icmp_signed("<", done, count), builder.not_(is_few))
         with builder.if_then(is_left):
             copy(builder.sub(count, constant(n)), n)

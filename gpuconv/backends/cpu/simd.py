@@ -36,6 +36,7 @@ __all__ = [
     "cpu_name",
     "element_type",
     "has_fma",
+    "has_masks",
     "lanes_of",
     "load_masked",
     "load_part",
@@ -110,6 +111,11 @@ def registers() -> int:
     import platform
 
     return 32 if _features().get("avx512f") or platform.machine() in ("aarch64", "arm64") else 16
+
+
+def has_masks() -> bool:
+    """Return whether the host has mask registers, with which part of a vector is stored as quickly as all of it."""
+    return vector_bits() == 512
 
 
 @functools.cache
