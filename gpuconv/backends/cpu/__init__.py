@@ -9,7 +9,7 @@ __all__ = ["ALGORITHMS", "Device", "device", "unavailable", "wait"]
 
 ALGORITHMS = (
     "direct", "gemm", "dense", "winograd", "winograd_narrow", "depthwise", "stencil", "separable", "fir", "fft",
-    "complex_planes",
+    "complex_planes", "merged_axes",
 )  # fmt: skip
 
 
