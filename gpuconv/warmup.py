@@ -50,6 +50,10 @@ def _workloads() -> Iterator[Workload]:
             yield from _operations(rank, (1, 24, *size), (24, 24, *taps), padding=kernel // 2)
             yield from _operations(rank, (1, *size, 24), (24, 24, *taps), padding=kernel // 2, layout="channels_last")
             yield from _operations(rank, (1, 6, *size), (6, 1, *taps), padding=kernel // 2, groups=6)
+    for kernel, stride in ((7, 1), (3, 2), (5, 2), (7, 2)):
+        arguments = {"padding": kernel // 2, "stride": stride, "groups": 6}
+        yield Workload("conv2d", (1, 6, 8, 8), (6, 1, kernel, kernel), arguments)
+    yield from _operations(2, (2, 3, 4, 4), (4, 3, 4, 4))
     for mode in ("nearest", "wrap"):
         yield from _operations(2, (1, 24, 9, 9), (24, 24, 3, 3), padding=1, padding_mode=mode)
     # Sizes of output around those of tiles, for kernels of every orientation.

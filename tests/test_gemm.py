@@ -7,6 +7,8 @@ import pytest
 
 import gpuconv
 from gpuconv.backends.cpu import gemm, gemm_blocks, gemm_geometry
+from gpuconv.dispatch import Call
+from gpuconv.problem import ConvProblem
 
 RNG = np.random.default_rng(5)
 
@@ -203,3 +205,30 @@ def test_kernels_as_wide_as_their_stride(rank, groups, outputs, dtype):
         for algorithm in ("gemm", "direct"):
             result = run(function, x, kernel, algorithm, stride=2, groups=groups)
             np.testing.assert_array_equal(result, want)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("images", "size"), [(4, 7), (3, 5), (8, 14), (7, 1), (2, 30)])
+def test_images_as_lines_of_one_map(images, size, dtype):
+    x, w = arrays((images, 20, size, size), (50, 20, 1, 1), dtype)
+    bias = np.arange(50, dtype=dtype)
+    want = np.einsum("oc,nchw->nohw", w[..., 0, 0], x) + bias[:, None, None]
+    np.testing.assert_array_equal(run(gpuconv.conv2d, x, w, "gemm", bias=bias), want)
+    wider = np.zeros((images, 20, size, 2 * size), dtype)
+    wider[..., ::2] = x
+    np.testing.assert_array_equal(run(gpuconv.conv2d, wider[..., ::2], w, "gemm", bias=bias), want)
+    out = np.full((images, 50, size, size + 3), np.nan, dtype)
+    run(gpuconv.conv2d, x, w, "gemm", bias=bias, out=out[..., :size])
+    np.testing.assert_array_equal(out[..., :size], want)
+    assert np.isnan(out[..., size:]).all()
+    plan = gpuconv.plan(gpuconv.conv2d, x.shape, w, bias=bias, algorithm="gemm", backend="cpu")
+    np.testing.assert_array_equal(plan(x), want)
+    dx = run(gpuconv.grad.conv2d_input, x.shape, w, "gemm", dy=want)
+    np.testing.assert_array_equal(dx, np.einsum("oc,nohw->nchw", w[..., 0, 0], want))
+
+
+def test_vectors_hold_places_of_several_images():
+    problem = ConvProblem.make((4, 512, 7, 7), (2048, 512, 1, 1))
+    assert gemm._problems(Call(problem, "forward", "float32"))[1].spatial == (4, 49)
+    alone = ConvProblem.make((1, 512, 7, 7), (2048, 512, 1, 1))
+    assert gemm._problems(Call(alone, "forward", "float32"))[1].spatial == (49,)

@@ -33,6 +33,8 @@ __all__ = ["cost", "pack", "run", "supports", "workspace"]
 
 _LEAST_PACKED = 50_000
 """Weights a thread, packed more often than once by the tasks, from which it is worth a stage of its own."""
+_SMALL_MAP = 512
+"""Places of a map, at most, whose last vector is a part of them worth filling with places of the next image."""
 _FIELD = {name: i for i, name in enumerate(GEMM.names or ())}
 
 
@@ -80,10 +82,27 @@ def _flat(problem: ConvProblem) -> ConvProblem | None:
     )  # fmt: skip
 
 
+def _lined_up(problem: ConvProblem, flat: ConvProblem) -> ConvProblem | None:
+    """Return a flat problem's with the images as lines of one, or None where their places fill vectors well enough.
+
+    Then a vector holds places of several images.
+    """
+    if problem.batch == 1 or problem.groups > 1 or math.prod(problem.spatial) > _SMALL_MAP or reads_rows(problem):
+        return None
+    return dataclasses.replace(
+        flat, batch=1, batched=True, spatial=(problem.batch, *flat.spatial), kernel=(1, 1), stride=(1, 1),
+        dilation=(1, 1), input_dilation=(1, 1), padding=((0, 0), (0, 0)),
+    )  # fmt: skip
+
+
 @functools.lru_cache(maxsize=1024)
 def _problems(call: Call) -> tuple[ConvProblem, ConvProblem | None]:
     problem = call.problem if call.operation == "forward" else call.problem.adjoint()
-    return problem, _flat(problem)
+    flat = _flat(problem)
+    lined_up = None if flat is None else _lined_up(problem, flat)
+    if flat is None or lined_up is None:
+        return problem, flat
+    return problem, min(flat, lined_up, key=lambda p: geometry(p, call.accumulator, True, True).cycles)
 
 
 def _has_phases(call: Call) -> bool:
@@ -146,7 +165,10 @@ def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...], i
     xn, xc, xs = _strides(problem, x_strides)
     yn, yc, ys = _strides(problem, y_strides)
     if flat is not None and _is_flat(xs, problem.spatial, size) and _is_flat(ys, problem.output, size):
-        problem, xs, ys = flat, [0, 0, size], [0, 0, size]
+        xs, ys = [0, 0, size], [0, 0, size]
+        if flat.rank == 2:
+            xs, ys = [0, xn, size], [0, yn, size]
+        problem = flat
     g = geometry(problem, call.accumulator, is_packed, xs[2] == size)
     words = g.words.copy()
     fill = np.array([problem.padding_value, 0], dtype)
