@@ -35,8 +35,6 @@ _BANDWIDTH = 40e9
 def supports(call: Call, device: Device) -> str | None:
     """Return None, or the reason why it cannot serve the call."""
     problem = call.problem
-    if call.dtype not in ("float32", "float64"):
-        return f"it computes float32 and float64, not {call.dtype}"
     if problem.groups != 1 or problem.layout != "channels_first":
         return "it takes channels first, in one group"
     if problem.kernel != problem.spatial or any(p or q for p, q in problem.padding):

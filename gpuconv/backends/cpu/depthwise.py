@@ -66,7 +66,8 @@ def supports(call: Call, device: Device) -> str | None:
         return "it takes strides of 1 and 2 along rows"
     if 0 in call.problem.x_shape or 0 in call.problem.y_shape or 0 in problem.kernel:
         return "it takes no empty arrays"
-    if _plane_bytes(problem, np.dtype(call.dtype).itemsize) > _MOST_SCRATCH:
+    itemsize = np.dtype(call.dtype).itemsize
+    if _plane(problem, itemsize).size * itemsize > _MOST_SCRATCH:
         return f"a plane with its border is more than {_MOST_SCRATCH} bytes"
     return None
 
@@ -93,12 +94,8 @@ def _plane(problem: ConvProblem, itemsize: int) -> _Plane:
     return _Plane(half * across, half, rows * half * across + -(-wide // lanes) * lanes + reach)
 
 
-def _plane_bytes(problem: ConvProblem, itemsize: int) -> int:
-    return _plane(problem, itemsize).size * itemsize
-
-
 def _tile(high: int) -> int:
-    """Return the rows of a tile with which the fewest are computed twice."""
+    """Return the rows of a tile with which all tiles are the least work, rows that two compute included."""
     return min((rows for rows in _TILES if rows <= high), key=lambda rows: (-(-high // rows) * (rows + 2), -rows))
 
 
@@ -136,9 +133,8 @@ def cost(call: Call, device: Device) -> float:
 def workspace(call: Call) -> int:
     """Return the bytes of packed weights and of all threads' scratch memory."""
     ready = _ready(call)
-    return math.prod(ready.problem.w_shape) * ready.dtype.itemsize + ready.scratch_bytes * min(
-        ready.tasks, threads.count()
-    )
+    weights = math.prod(ready.problem.w_shape) * ready.dtype.itemsize
+    return weights + ready.scratch_bytes * min(ready.tasks, threads.count())
 
 
 class _Ready(NamedTuple):
@@ -159,7 +155,7 @@ class _Ready(NamedTuple):
 @functools.lru_cache(maxsize=1024)
 def _ready(call: Call) -> _Ready:
     problem, dtype = _forward(call), np.dtype(call.dtype)
-    size, plane = dtype.itemsize, _plane(_forward(call), np.dtype(call.dtype).itemsize)
+    size, plane = dtype.itemsize, _plane(problem, dtype.itemsize)
     down, across = problem.stride
     (top, _), (before, _) = problem.padding
     cycles, kernel = _cycles(problem, size), _kernel(problem)

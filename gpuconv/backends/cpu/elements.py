@@ -110,11 +110,11 @@ def copy_run(typingctx: Any, to: Any, address: Any, count: Any, step: Any, sourc
         def pairs(first: Any, some: Any = None) -> None:
             # Two vectors that overlap in one element, so that nothing beyond the last element kept is read.
             place = builder.add(address, builder.mul(first, step))
-            read = [None, None]
+            counts = [None, None]
             if some is not None:
-                read = [builder.sub(builder.mul(some, constant(2)), constant(k)) for k in (1, n)]
+                counts = [builder.sub(builder.mul(some, constant(2)), constant(k)) for k in (1, n)]
             halves = [
-                _load_some(builder, builder.add(place, constant(k * (n - 1) * size)), a, n, read[k]) for k in range(2)
+                _load_some(builder, builder.add(place, constant(k * (n - 1) * size)), a, n, counts[k]) for k in range(2)
             ]
             order = [2 * lane + (2 * lane >= n) for lane in range(n)]
             value = builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(I32, n), order))
@@ -167,11 +167,12 @@ def copy_halves(typingctx: Any, evens: Any, odds: Any, address: Any, count: Any,
         def copy(first: Any, width: int, some: Any = None) -> None:
             place = builder.add(address, builder.mul(first, constant(2 * size)))
             shift = builder.mul(first, constant(size))
-            read = [None, None]
+            counts = [None, None]
             if some is not None:
-                read = [builder.sub(builder.mul(some, constant(2)), constant(k * n)) for k in range(2)]
+                counts = [builder.sub(builder.mul(some, constant(2)), constant(k * n)) for k in range(2)]
             halves = [
-                _load_some(builder, builder.add(place, constant(k * width * size)), a, width, read[k]) for k in range(2)
+                _load_some(builder, builder.add(place, constant(k * width * size)), a, width, counts[k])
+                for k in range(2)
             ]
             for parity, to in enumerate((evens, odds)):
                 order = ir.Constant(ir.VectorType(I32, width), list(range(parity, 2 * width, 2)))

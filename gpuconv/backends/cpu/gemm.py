@@ -83,9 +83,9 @@ def _flat(problem: ConvProblem) -> ConvProblem | None:
 
 
 def _lined_up(problem: ConvProblem, flat: ConvProblem) -> ConvProblem | None:
-    """Return a flat problem's with the images as lines of one, or None where their places fill vectors well enough.
+    """Return a flat problem with the images as lines of one map, so that a vector holds places of several.
 
-    Then a vector holds places of several images.
+    None where the places of an image fill vectors well enough, or where tiles read lines of x one by one.
     """
     if problem.batch == 1 or problem.groups > 1 or math.prod(problem.spatial) > _SMALL_MAP or reads_rows(problem):
         return None
