@@ -93,6 +93,11 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         256: Cost(12e-6, 109e9, 40e9),
         128: Cost(15e-6, 25e9, 8e9),
     },
+    "blocked": {
+        512: Cost(12e-6, 185e9, 60e9),
+        256: Cost(12e-6, 109e9, 40e9),
+        128: Cost(15e-6, 25e9, 8e9),
+    },
     "winograd_narrow": {
         # The algorithm counts cycles; 256: fitted beside `gemm`, 512: to four layers with it, 128 in proportion.
         512: Cost(20e-6, 164e9, 60e9),

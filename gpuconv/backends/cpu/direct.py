@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuconv.backends.cpu import direct_gradient, direct_weights, memory, threads
+from gpuconv.backends.cpu import direct_gradient, memory, threads
 from gpuconv.backends.cpu import direct_kernels as kernels
 from gpuconv.backends.cpu.direct_contraction import contraction
 from gpuconv.backends.cpu.direct_geometry import accumulator_of, contraction_geometry, correlation_geometry
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.records import KeptRecords
 from gpuconv.backends.cpu.simd import CODES
+from gpuconv.backends.cpu.weight_packing import Packing
 from gpuconv.boundary import source_index
 from gpuconv.dtypes import name_of, result_dtype, to_numpy
 from gpuconv.tuning import CPU_COSTS
@@ -80,7 +80,7 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
 
 
 def pack(call: Call, w: Array) -> Array | None:
-    """Return the weights as the kernel reads them, phase by phase (see `direct_direct_weights.weight_packing`)."""
+    """Return the weights as the kernel reads them, phase by phase (see `direct_weights.weight_packing`)."""
     correlation = _correlation(call)
     return correlation.pack(w, np.empty(correlation.packed_bytes, np.uint8))
 
@@ -120,55 +120,14 @@ class _Correlation:
         self.codes = CODES[_real(call.dtype)], CODES[self.dtype.name]
         self.fill = np.array([problem.padding_value, 0], self.dtype)
         self.fill_address = address_of(self.fill)
-        combinations = [list(itertools.product(*(axis.taps for axis in phase))) for phase in problem.all_phases]
-        # Kernel positions of all phases' taps, one phase after the other.
-        self.taps = np.array([[t for t, _ in taps] for phase in combinations for taps in phase], np.int64)
-        self.taps.shape = (-1, problem.rank)
-        self.first_taps = 8 * np.cumsum([0, *map(len, combinations[:-1])])
-        # A few thousand elements are packed sooner than a second thread hears of them.
-        self.packs_alone = g.packed_elements < 20_000
-        self.pack_tasks = problem.groups * -(-int(g.record["outputs"]) // kernels.ROWS)
-        self.pack_slice = max(1, 10**8 * self.pack_tasks // max(g.packed_elements, 1))
         self._records = KeptRecords(self._record)
-        self._tap_tables: dict[tuple[int, ...], tuple[Array, Array, int]] = {}
-        self.packing = np.zeros((), direct_weights.PACKING)
-        for name in ("channels", "outputs", "is_complex", "groups", "phases", "phase_count"):
-            self.packing[name] = g.record[name]
-        self.packing["conjugate"] = call.operation == "input_gradient"
-        self.packing_words = self.packing.reshape(1).view(np.int64)
-        self.packing["blocks"] = -(-int(g.record["outputs"]) // kernels.ROWS)
+        self.packing = Packing(call, g.record, g.phases, g.packed_elements, self.codes, kernels.ROWS, False)
 
     def pack(self, w: Array, to: Array) -> Array | None:
         """Return the bytes `to` with the packed weights in them, or None where there are none."""
         if self.packed_bytes == 0:
             return None
-        outputs, channels, *spatial = w.strides
-        address, group = address_of(w), outputs * (self.forward.out_channels // self.forward.groups)
-        if not self.is_forward:
-            # The adjoint exchanges the channel axes within a group and turns the kernel around.
-            outputs, channels = channels, outputs
-            address += sum((k - 1) * stride for k, stride in zip(self.problem.kernel, spatial, strict=True))
-            spatial = [-stride for stride in spatial]
-        table = self._tap_table(tuple(spatial))
-        words = self.packing_words.copy()
-        words[:7] = (address, group, outputs, channels, w.itemsize // 2, address_of(to), table[2])
-        kernel = direct_weights.weight_packing(*self.codes)
-        threads.run(kernel, words, self.pack_tasks, 64, self.pack_slice, alone=self.packs_alone)
-        return to
-
-    def _tap_table(self, strides: tuple[int, ...]) -> tuple[Array, Array, int]:
-        """Return all phases' tap offsets in weights of these strides, the phases' addresses, and the address of those.
-
-        Kept for the strides of earlier calls; the caller holds the tuple for as long as it uses the address.
-        """
-        found = self._tap_tables.get(strides)
-        if found is None:
-            offsets = self.taps @ np.array(strides, np.int64)
-            tables = self.first_taps + address_of(offsets)
-            found = (offsets, tables, address_of(tables))
-            if len(self._tap_tables) < 8:
-                self._tap_tables[strides] = found
-        return found
+        return self.packing.pack(w, to)
 
     def run(self, x: Array, y: Array, bias: Array | None, packed: Array | None) -> None:
         """Write the correlation of x into y."""

@@ -1,4 +1,4 @@
-"""The compiled kernel that packs weights for `direct` and for `gemm`."""
+"""The compiled kernel that packs weights for `direct`, `gemm` and `blocked`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from numba import carray, cfunc, from_dtype, njit, types
 
 from gpuconv.backends.cpu import simd
-from gpuconv.backends.cpu.direct_kernels import ROWS, block_rows, phase_pointer
+from gpuconv.backends.cpu.direct_kernels import block_rows, phase_pointer
 from gpuconv.backends.cpu.elements import load, read, store, zero
 from gpuconv.backends.cpu.records import record
 from gpuconv.backends.cpu.weight_tiles import collect_rows, pack_rows, split_taps
@@ -44,49 +44,50 @@ def _order_of_taps(p, phases, size):  # type: ignore[no-untyped-def]
 
 
 @functools.cache
-def weight_packing(source: int, accumulator: int) -> int:
+def weight_packing(source: int, accumulator: int, height: int, is_padded: bool) -> int:
     """Return the address of the kernel that packs weights as [phase][group][row block][channel][tap][row].
 
-    A task is one group and row block, in all phases.
+    A task is one group and block of `height` rows, in all phases. The last block is padded to that height, or, where
+    it is not, as `block_rows` has it.
     """
-    return int(
-        _weight_packing(
-            source, accumulator, simd.BYTES[accumulator], simd.lanes_of(accumulator), simd.source_version()
-        ).address
-    )
+    lanes, version = simd.lanes_of(accumulator), simd.source_version()
+    size = simd.BYTES[accumulator]
+    return int(_weight_packing(source, accumulator, height, int(is_padded), size, lanes, version).address)
 
 
-def _weight_packing(source: int, accumulator: int, size: int, lanes: int, version: int) -> Any:
+def _weight_packing(
+    source: int, accumulator: int, height: int, is_padded: int, size: int, lanes: int, version: int
+) -> Any:
     @cfunc(types.void(_PACKING_POINTER, types.int64, types.int64), cache=True, error_model="numpy")
     def pack_weights(pointer, task, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
             return
         p = carray(pointer, 1)[0]
         block, group = task % p.blocks, task // p.blocks
-        rows, channels = block_rows(block, p.outputs), p.channels
+        rows, channels = height if is_padded else block_rows(block, p.outputs), p.channels
         phases = carray(phase_pointer(p.phases), p.phase_count)
-        start = p.w + group * p.wg + block * ROWS * p.wo
-        if source == accumulator and rows == ROWS and not p.is_complex and block * ROWS + rows <= p.outputs:
+        start = p.w + group * p.wg + block * height * p.wo
+        if source == accumulator and rows == height and not p.is_complex and block * height + rows <= p.outputs:
             f, table = phases[0], read(p.tap_bytes)
             order = _order_of_taps(p, phases, size)
             if order >= 0:
-                to = p.packed + f.w_offset + group * f.w_group_bytes + block * ROWS * channels * size
+                to = p.packed + f.w_offset + group * f.w_group_bytes + block * height * channels * size
                 step, count = phases[1].w_offset - f.w_offset, p.phase_count
                 if count == 2:
-                    split_taps(to, step, order, start, channels, p.wc, 2, ROWS, accumulator)
+                    split_taps(to, step, order, start, channels, p.wc, 2, height, accumulator)
                 elif count == 4:
-                    split_taps(to, step, order, start, channels, p.wc, 4, ROWS, accumulator)
+                    split_taps(to, step, order, start, channels, p.wc, 4, height, accumulator)
                 else:
-                    split_taps(to, step, order, start, channels, p.wc, 8, ROWS, accumulator)
+                    split_taps(to, step, order, start, channels, p.wc, 8, height, accumulator)
                 return
             terms = channels * f.tap_count
-            to = p.packed + f.w_offset + group * f.w_group_bytes + block * ROWS * terms * size
+            to = p.packed + f.w_offset + group * f.w_group_bytes + block * height * terms * size
             in_order = p.phase_count == 1 and p.wc == f.tap_count * size
             for t in range(f.tap_count):
                 in_order = in_order and read(table + 8 * t) == t * size
             if in_order:
                 full = terms // lanes * lanes
-                pack_rows(to, start, p.wo, full, ROWS, accumulator)
+                pack_rows(to, start, p.wo, full, height, accumulator)
                 for k in range(full, terms):
                     for r in range(rows):
                         value = load(start + r * p.wo + k * size, source, accumulator)
@@ -98,18 +99,18 @@ def _weight_packing(source: int, accumulator: int, size: int, lanes: int, versio
                 for number in range(p.phase_count):
                     f = phases[number]
                     to = p.packed + f.w_offset + group * f.w_group_bytes
-                    to += (block * channels + channel) * ROWS * f.tap_count * size
+                    to += (block * channels + channel) * height * f.tap_count * size
                     table = read(p.tap_bytes + 8 * number)
                     collect_rows(
-                        to, start + channel * p.wc, p.wo, count, p.wc, table, f.tap_count, ROWS, accumulator
+                        to, start + channel * p.wc, p.wo, count, p.wc, table, f.tap_count, height, accumulator
                     )  # fmt: skip
             return
         for number in range(p.phase_count):
             f = phases[number]
             table, tap_count = read(p.tap_bytes + 8 * number), f.tap_count
-            to = p.packed + f.w_offset + group * f.w_group_bytes + block * ROWS * channels * tap_count * size
+            to = p.packed + f.w_offset + group * f.w_group_bytes + block * height * channels * tap_count * size
             for r in range(rows):
-                output = block * ROWS + r
+                output = block * height + r
                 for channel in range(channels):
                     place = to + (channel * tap_count * rows + r) * size
                     if output >= p.outputs:

@@ -16,7 +16,7 @@ import numpy as np
 from gpuconv.backends.cpu import direct, memory, threads
 from gpuconv.backends.cpu.direct_kernels import ROWS
 from gpuconv.backends.cpu.gemm_blocks import PANELS, PLANES
-from gpuconv.backends.cpu.gemm_geometry import Geometry, geometry, offsets, reads_rows
+from gpuconv.backends.cpu.gemm_geometry import Geometry, flattened, geometry, is_flat, offsets, reads_rows, strides_of
 from gpuconv.backends.cpu.gemm_kernels import GEMM, multiplication
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import CODES
@@ -67,21 +67,6 @@ def workspace(call: Call) -> int:
     return direct.packed_bytes(call) + g.scratch_bytes * min(g.tasks, threads.count())
 
 
-def _flat(problem: ConvProblem) -> ConvProblem | None:
-    """Return a kernel of size 1's problem with one spatial axis, or None where it is not of that kind."""
-    if (
-        problem.rank == 1
-        or problem.layout != "channels_first"
-        or any(n != 1 for n in (*problem.kernel, *problem.stride, *problem.input_dilation))
-        or any(p or q for p, q in problem.padding)
-    ):
-        return None
-    return dataclasses.replace(
-        problem, spatial=(math.prod(problem.spatial),), kernel=(1,), stride=(1,), dilation=(1,), input_dilation=(1,),
-        padding=((0, 0),),
-    )  # fmt: skip
-
-
 def _lined_up(problem: ConvProblem, flat: ConvProblem) -> ConvProblem | None:
     """Return a flat problem with the images as lines of one map, so that a vector holds places of several.
 
@@ -98,7 +83,7 @@ def _lined_up(problem: ConvProblem, flat: ConvProblem) -> ConvProblem | None:
 @functools.lru_cache(maxsize=1024)
 def _problems(call: Call) -> tuple[ConvProblem, ConvProblem | None]:
     problem = call.problem if call.operation == "forward" else call.problem.adjoint()
-    flat = _flat(problem)
+    flat = flattened(problem)
     lined_up = None if flat is None else _lined_up(problem, flat)
     if flat is None or lined_up is None:
         return problem, flat
@@ -125,21 +110,6 @@ def _geometry(call: Call) -> Geometry:
     return geometry(flat or problem, call.accumulator, _packs_first(call), call.problem.layout == "channels_first")
 
 
-def _strides(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[int, int, list[int]]:
-    """Return the bytes between neighbours: batch, channel, and the three spatial axes."""
-    batch, *rest = strides if problem.batched else (0, *strides)
-    channel = rest.pop(0 if problem.layout == "channels_first" else -1)
-    return batch, channel, [0] * (3 - problem.rank) + rest
-
-
-def _is_flat(strides: list[int], shape: tuple[int, ...], size: int) -> bool:
-    for stride, n in zip(reversed(strides), reversed(shape), strict=False):
-        if n > 1 and stride != size:
-            return False
-        size *= n
-    return True
-
-
 def pack(call: Call, w: Array) -> Array | None:
     """Return the weights as `direct` packs them, which this algorithm reads too."""
     return direct.pack(call, w)
@@ -162,9 +132,9 @@ def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...], i
     problem, flat = _problems(call)
     dtype = np.dtype(call.dtype)
     size = dtype.itemsize
-    xn, xc, xs = _strides(problem, x_strides)
-    yn, yc, ys = _strides(problem, y_strides)
-    if flat is not None and _is_flat(xs, problem.spatial, size) and _is_flat(ys, problem.output, size):
+    xn, xc, xs = strides_of(problem, x_strides)
+    yn, yc, ys = strides_of(problem, y_strides)
+    if flat is not None and is_flat(xs, problem.spatial, size) and is_flat(ys, problem.output, size):
         xs, ys = [0, 0, size], [0, 0, size]
         if flat.rank == 2:
             xs, ys = [0, xn, size], [0, yn, size]

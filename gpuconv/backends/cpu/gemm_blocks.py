@@ -11,7 +11,20 @@ from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.direct_kernels import ROWS
 from gpuconv.backends.cpu.gemm_tiles import WIDTH
 
-__all__ = ["LINES", "PANELS", "PLANES", "POINT", "TASK_FLOPS", "Axis", "Choice", "Work", "choose", "round_up", "runs"]
+__all__ = [
+    "LINES",
+    "PANELS",
+    "PLANES",
+    "POINT",
+    "TASK_FLOPS",
+    "Axis",
+    "Choice",
+    "Work",
+    "choose",
+    "cycles_until_done",
+    "round_up",
+    "runs",
+]
 
 PANELS, LINES, PLANES = range(3)
 """What tiles read: panels, or packed inputs where they lie: each line's outputs as a run, or a plane's with the gaps
@@ -150,13 +163,18 @@ def _cycles(work: Work, block: tuple[int, int, int], rows: int, runs_of: int) ->
             *part, part_rows = (b for _, b in kinds)
             number = work.images * math.prod(n for n, _ in kinds)
             tasks.append((_task_cycles(work, tuple(part), part_rows, runs_of), number))
+    return cycles_until_done(tasks, work.workers)
+
+
+def cycles_until_done(tasks: list[tuple[float, int]], workers: int) -> float:
+    """Return the cycles until all tasks, (cycles, number) of each kind, are done, the first kind the longest."""
     total, longest = sum(cycles * number for cycles, number in tasks), tasks[0][0]
-    if work.workers == 1:
+    if workers == 1:
         return total
-    if sum(number for _, number in tasks) > 8 * work.workers:
-        return total / work.workers + (0.5 + _DISTURBANCE) * longest
+    if sum(number for _, number in tasks) > 8 * workers:
+        return total / workers + (0.5 + _DISTURBANCE) * longest
     # Each task goes to the thread that is free first.
-    ends = [0.0] * work.workers
+    ends = [0.0] * workers
     for cycles, number in tasks:
         for _ in range(number):
             heapq.heapreplace(ends, ends[0] + cycles)

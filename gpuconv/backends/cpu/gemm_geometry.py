@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Geometry", "geometry", "offsets", "reads_rows"]
+__all__ = [
+    "Geometry", "axis_of", "flattened", "geometry", "is_flat", "odd_lines", "offsets", "reads_rows", "strides_of",
+]  # fmt: skip
 
 _DEPTH_BYTES = 32 << 10
 """One panel: with the weights that meet it, it stays in a first-level cache of 32 KiB or more."""
@@ -72,7 +75,39 @@ def reads_rows(problem: ConvProblem) -> bool:
     return problem.out_channels // problem.groups <= 32
 
 
-def _axis(problem: ConvProblem, axis: int) -> Axis:
+def flattened(problem: ConvProblem) -> ConvProblem | None:
+    """Return a kernel of size 1's problem with one spatial axis, or None where it is not of that kind."""
+    if (
+        problem.rank == 1
+        or problem.layout != "channels_first"
+        or any(n != 1 for n in (*problem.kernel, *problem.stride, *problem.input_dilation))
+        or any(p or q for p, q in problem.padding)
+    ):
+        return None
+    return dataclasses.replace(
+        problem, spatial=(math.prod(problem.spatial),), kernel=(1,), stride=(1,), dilation=(1,), input_dilation=(1,),
+        padding=((0, 0),),
+    )  # fmt: skip
+
+
+def strides_of(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[int, int, list[int]]:
+    """Return the bytes between neighbours: batch, channel, and the three spatial axes."""
+    batch, *rest = strides if problem.batched else (0, *strides)
+    channel = rest.pop(0 if problem.layout == "channels_first" else -1)
+    return batch, channel, [0] * (3 - problem.rank) + rest
+
+
+def is_flat(strides: list[int], shape: tuple[int, ...], size: int) -> bool:
+    """Return whether the spatial axes of an array are one line of elements without gaps."""
+    for stride, n in zip(reversed(strides), reversed(shape), strict=False):
+        if n > 1 and stride != size:
+            return False
+        size *= n
+    return True
+
+
+def axis_of(problem: ConvProblem, axis: int) -> Axis:
+    """Return one axis of a forward problem."""
     phases = problem.phases(axis)
     offsets = [offset for phase in phases for _, offset in phase.taps]
     least, advance = min(offsets, default=0), phases[0].advance
@@ -88,7 +123,8 @@ def _axis(problem: ConvProblem, axis: int) -> Axis:
     )  # fmt: skip
 
 
-def _odd_lines(n: int) -> int:
+def odd_lines(n: int) -> int:
+    """Return at least n bytes, an odd number of cache lines: neighbours so far apart meet in no set of a cache."""
     lines = -(-n // 64)
     return (lines + 1 - lines % 2) * 64
 
@@ -102,7 +138,7 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     """
     size = np.dtype(accumulator).itemsize
     lanes = simd.vector_bits() // 8 // size
-    axes = (POINT,) * (3 - problem.rank) + tuple(_axis(problem, axis) for axis in range(problem.rank))
+    axes = (POINT,) * (3 - problem.rank) + tuple(axis_of(problem, axis) for axis in range(problem.rank))
     z, y, x = axes
     groups = problem.groups
     channels, outputs = problem.in_channels // groups, problem.out_channels // groups
@@ -160,7 +196,7 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
             call[f"{field}_{name}"] = value
     pitches = [b + axis.reach for axis, b in zip(axes, block, strict=True)]
     part = math.prod(pitches)
-    plane = _odd_lines(part * math.prod(len(axis.residues) for axis in axes) * size)
+    plane = odd_lines(part * math.prod(len(axis.residues) for axis in axes) * size)
     depth = max(8, _DEPTH_BYTES // (WIDTH * lanes * size) // 8 * 8)
     packed = 0
     for i, combination in enumerate(combinations):
@@ -216,7 +252,7 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     call["weights_offset"] = int(call["panel_offset"]) + panels
     weights = 0 if packed_rows else (row_chunk * chosen + ROWS * lanes) * size
     call["sums_offset"] = int(call["weights_offset"]) + round_up(weights, 64)
-    call["sums_stride"] = _odd_lines((vectors + WIDTH) * lanes * size)
+    call["sums_stride"] = odd_lines((vectors + WIDTH) * lanes * size)
     call["phase_bytes"] = round_up(row_chunk, ROWS) * int(call["sums_stride"])
     scratch = int(call["sums_offset"]) + len(taps) * int(call["phase_bytes"])
     tasks = problem.batch * groups * int(call["row_chunks"]) * math.prod(int(call[f"blocks_{n}"]) for n in "zyx")

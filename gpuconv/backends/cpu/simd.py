@@ -29,6 +29,7 @@ __all__ = [
     "I32",
     "I64",
     "UNSIGNED",
+    "after",
     "broadcast",
     "call",
     "constant",
@@ -300,6 +301,25 @@ def call(typingctx: Any, function: Any, arguments: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64, arguments), codegen
+
+
+def after(builder: Any, address: Any, values: list[Any]) -> tuple[Any, list[Any]]:
+    """Return an address and vectors of which LLVM knows only that the address comes after the vectors.
+
+    An empty piece of assembly holds them all, so that what is loaded from the address is not loaded, and its register
+    taken, before the vectors are computed; the processor sees nothing of it.
+    """
+    import platform
+
+    is_arm = platform.machine() in ("aarch64", "arm64")
+    kind = "w" if is_arm else "v" if vector_bits() == 512 else "x"
+    held = [address, *values]
+    types_ = [value.type for value in held]
+    kinds = ["=r", *[f"={kind}"] * len(values), *map(str, range(len(held)))]
+    type_ = ir.FunctionType(ir.LiteralStructType(types_), types_)
+    result = builder.asm(type_, "", ",".join(kinds), held, side_effect=False)
+    address, *values = (builder.extract_value(result, i) for i in range(len(held)))
+    return address, values
 
 
 @contextlib.contextmanager
