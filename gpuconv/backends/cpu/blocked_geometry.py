@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Geometry", "geometry"]
 
-_SCRATCH_BYTES = {16: 300 << 10, 32: 1 << 20}
+_SCRATCH_BYTES = {16: 192 << 10, 32: 384 << 10}
 """Inputs and sums of a block, about, by the number of registers: they stay in a second-level cache of 512 KiB or 2 MiB
 beside the weights that pass."""
 _LINE_CYCLES = 40.0
@@ -32,9 +32,8 @@ _TILE_CYCLES = 30.0
 """To begin and to end a tile."""
 _WRITE_CYCLES = 5.0
 """To turn a vector of sums around and write it."""
-_SUMS_BYTES = 24 << 10
-_SUMS_CYCLES = 4.0
-"""A vector of sums more than that many bytes, which leave the first-level cache, there and back."""
+_STRIP = 48
+"""Places, about, that are summed before they are written: so few that their lines of y are fetched meanwhile."""
 _LOAD_CYCLES = 4.0
 """A vector of weights from a second-level cache."""
 _WEIGHTS_CYCLES = 1.0
@@ -62,22 +61,27 @@ class Geometry(NamedTuple):
     keep: tuple[Array, ...]
 
 
-def _x_axis(axis: Axis) -> Axis:
-    """Return the last axis with its inputs as they lie in a line: no residues of the stride."""
+def _in_order(axis: Axis) -> tuple[Axis, int]:
+    """Return an axis and how many places of the packed input its outputs advance: inputs lie in their order.
+
+    Where some residues of the stride meet no tap, they are left out, as `gemm` does.
+    """
+    if len(axis.residues) < axis.advance:
+        return axis, 1
     places = tuple(tuple((0, offset, offset) for _, _, offset in taps) for taps in axis.places)
     reach = max((offset for taps in places for _, _, offset in taps), default=0)
-    return axis._replace(residues=(0,), reach=reach, places=places)
+    return axis._replace(residues=(0,), reach=reach, places=places), axis.advance
 
 
-def _pitches(axes: tuple[Axis, ...], block: tuple[int, ...]) -> tuple[int, int, int]:
+def _pitches(axes: tuple[Axis, ...], advances: tuple[int, ...], block: tuple[int, ...]) -> tuple[int, ...]:
     """Return the places of the packed input of a block along each axis, for each residue."""
-    z, y, x = axes
-    bz, by, bx = block
-    return bz + z.reach, by + y.reach, (bx - 1) * x.advance + 1 + x.reach
+    return tuple((b - 1) * n + 1 + axis.reach for axis, n, b in zip(axes, advances, block, strict=True))
 
 
 class _Work(NamedTuple):
     axes: tuple[Axis, ...]
+    advances: tuple[int, ...]
+    """Places of the packed input from one output to the next."""
     channels: int
     vectors: int
     terms: tuple[int, ...]
@@ -88,11 +92,21 @@ class _Work(NamedTuple):
 
     def scratch(self, block: tuple[int, ...]) -> tuple[int, int, int]:
         """Return the bytes of a channel's inputs, of all channels', and of the sums of a block."""
-        part = math.prod(_pitches(self.axes, block)) * math.prod(len(axis.residues) for axis in self.axes)
+        part = math.prod(_pitches(self.axes, self.advances, block)) * math.prod(
+            len(axis.residues) for axis in self.axes
+        )
         plane = odd_lines(part * self.size)
-        outputs = math.prod(b * axis.step for b, axis in zip(block, self.axes, strict=True))
+        outputs = math.prod(n * axis.step for n, axis in zip((1, *self.strip(block)), self.axes, strict=True))
         width = min(VECTORS, self.vectors) * self.lanes * self.size
         return plane, self.channels * plane, (outputs + self.lanes) * width
+
+    def strip(self, block: tuple[int, ...]) -> tuple[int, int]:
+        """Return the lines of a strip and the places of a line, before phases multiply them."""
+        _, by, bx = block
+        wanted = max(_STRIP // math.prod(axis.step for axis in self.axes), tile_places())
+        if bx > wanted:
+            return 1, -(-bx // (bx // wanted))
+        return min(by, max(wanted // bx, 1)), bx
 
     def task_cycles(self, block: tuple[int, ...], vectors: int) -> float:
         """Return the estimated cycles of a task."""
@@ -100,7 +114,6 @@ class _Work(NamedTuple):
         most = tile_places()
         tiles = -(-bx // most)
         cycles = _TASK_CYCLES
-        write = _WRITE_CYCLES + (_SUMS_CYCLES if self.scratch(block)[2] > _SUMS_BYTES else 0.0)
         widths = [VECTORS] * (vectors // VECTORS) + [vectors % VECTORS] * (vectors % VECTORS > 0)
         for width in widths:
             # A product of a vector takes half a cycle; the weights of a tile, a few whatever its size.
@@ -109,9 +122,9 @@ class _Work(NamedTuple):
                 products = max(places * width * 0.52, _LOAD_CYCLES * width, (places + width) * 0.55)
                 cycles += sum(self.terms) * bz * by * number * products
             cycles += sum(self.terms) * width * _WEIGHTS_CYCLES
-            cycles += len(self.terms) * bz * by * (tiles * _TILE_CYCLES + bx * width * (1 + write))
+            cycles += len(self.terms) * bz * by * (tiles * _TILE_CYCLES + bx * width * (1 + _WRITE_CYCLES))
         if not self.inside:
-            pz, py, px = _pitches(self.axes, block)
+            pz, py, px = _pitches(self.axes, self.advances, block)
             lines = pz * py * math.prod(len(axis.residues) for axis in self.axes)
             cycles += self.channels * lines * (_LINE_CYCLES + 2.0 * px / self.lanes)
         return cycles
@@ -163,7 +176,9 @@ def geometry(problem: ConvProblem, dtype: str, in_place: bool) -> Geometry:
     size = np.dtype(dtype).itemsize
     lanes = simd.vector_bits() // 8 // size
     axes = (POINT,) * (3 - problem.rank) + tuple(axis_of(problem, axis) for axis in range(problem.rank))
-    z, y, x = axes = (*axes[:2], _x_axis(axes[2]))
+    ordered = [_in_order(axis) for axis in axes]
+    z, y, x = axes = tuple(axis for axis, _ in ordered)
+    advances = tuple(advance for _, advance in ordered)
     groups = problem.groups
     channels, outputs = problem.in_channels // groups, problem.out_channels // groups
     vectors = -(-outputs // lanes)
@@ -174,6 +189,8 @@ def geometry(problem: ConvProblem, dtype: str, in_place: bool) -> Geometry:
     ]
     low = (0,) * (3 - problem.rank) + tuple(a for a, _ in problem.cropped)
     high = (1,) * (3 - problem.rank) + tuple(b for _, b in problem.cropped)
+    # Lines of x of which every number is read.
+    in_place = in_place and len(x.residues) * advances[2] >= x.advance
     inside = in_place and all(
         axis.offset >= first
         and axis.offset + axis.advance * (axis.outputs - 1) + max((o for t in axis.places for *_, o in t), default=0)
@@ -181,10 +198,10 @@ def geometry(problem: ConvProblem, dtype: str, in_place: bool) -> Geometry:
         for axis, first, last in zip(axes, low, high, strict=True)
     )
     terms = tuple(channels * len(own) for own in taps)
-    work = _Work(axes, channels, vectors, terms, problem.batch * groups, lanes, size, inside)
+    work = _Work(axes, advances, channels, vectors, terms, problem.batch * groups, lanes, size, inside)
     cycles, block, chunk = work.choose()
     plane, input_bytes, sums_bytes = work.scratch(block)
-    pitches = _pitches(axes, block)
+    pitches = _pitches(axes, advances, block)
     call, phases = np.zeros((), BLOCKED), np.zeros(len(taps), PHASE)
     keep: list[Array] = [phases]
     output = (1,) * (3 - problem.rank) + problem.output
@@ -193,14 +210,16 @@ def geometry(problem: ConvProblem, dtype: str, in_place: bool) -> Geometry:
         keep.append(residues)
         for field, value in (
             ("step", axis.step), ("count", axis.outputs), ("size", output[i]), ("places", block[i]),
-            ("blocks", -(-axis.outputs // block[i])), ("advance", axis.advance), ("offset", axis.offset),
-            ("block", block[i]), ("pitch", pitches[i]), ("low", low[i]), ("high", high[i]),
+            ("blocks", -(-axis.outputs // block[i])), ("advance", axis.advance // advances[i]), ("offset", axis.offset),
+            ("block", (block[i] - 1) * advances[i] + 1), ("stride", advances[i]), ("pitch", pitches[i]),
+            ("low", low[i]), ("high", high[i]),
             ("residues", residues.ctypes.data), ("residue_count", len(residues)),
         ):  # fmt: skip
             call[f"{field}_{name}"] = value
-    call["advance_x"], call["stride_x"], call["block_x"] = 1, x.advance, (block[2] - 1) * x.advance + 1
-    call["place_z"], call["place_y"] = pitches[1] * pitches[2] * size, pitches[2] * size
-    call["place_x"] = x.advance * size
+    call["strip_y"], call["strip_x"] = work.strip(block)
+    line = pitches[2] * size
+    call["place_z"], call["place_y"] = advances[0] * pitches[1] * line, advances[1] * line
+    call["place_x"] = advances[2] * size
     for name, number in (
         ("channels", channels), ("outputs", outputs), ("vectors", vectors), ("groups", groups),
         ("batch", problem.batch), ("chunk", chunk), ("chunks", -(-vectors // chunk) if vectors else 0),
@@ -213,7 +232,7 @@ def geometry(problem: ConvProblem, dtype: str, in_place: bool) -> Geometry:
         for name, axis, j in zip("zyx", axes, combination, strict=True):
             record[f"start_{name}"], record[f"count_{name}"] = axis.starts[j], axis.counts[j]
         offsets = [
-            (t[0][0] * len(y.residues) + t[1][0]) * part
+            ((t[0][0] * len(y.residues) + t[1][0]) * len(x.residues) + t[2][0]) * part
             + ((t[0][1] * pitches[1] + t[1][1]) * pitches[2] + t[2][1]) * size
             for t in own
         ]

@@ -30,9 +30,12 @@ BLOCKED = record(
     # output `start of the phase + step * q`, for q below `count`, reads input `advance * q + offset + ...`
     "step_z step_y step_x count_z count_y count_x size_z size_y size_x places_z places_y places_x blocks_z blocks_y "
     "blocks_x "
-    # the packed input, as in `direct_kernels.PHASE`; its lines keep their stride, `stride_x`
+    # lines, and outputs of a line, that are summed before they are written
+    "strip_y strip_x "
+    # the packed input, as in `direct_kernels.PHASE`, in which outputs advance by `stride`
     "advance_z advance_y advance_x offset_z offset_y offset_x block_z block_y block_x pitch_z pitch_y pitch_x "
-    "residues_z residues_y residues_x residue_count_z residue_count_y residue_count_x plane stride_x "
+    "residues_z residues_y residues_x residue_count_z residue_count_y residue_count_x plane "
+    "stride_z stride_y stride_x "
     "phases phase_count sums_offset square_offset"
 )
 """One call; what belongs to the caller's arrays comes first."""
@@ -46,22 +49,22 @@ _phases = record_at(PHASE)
 
 
 @njit(error_model="numpy")
-def _multiply(p, f, x, w, bias, to, pixel, vectors, nz, ny, nx, qz, qy, qx, out_y, out_x, most, accumulator):  # type: ignore[no-untyped-def]
-    """Sum a phase's outputs of a block, line by line, tiles of nearly equal length."""
+def _multiply(p, f, x, w, bias, to, pixel, vectors, qz, qy, qx, ny, nx, out_x, most, accumulator):  # type: ignore[no-untyped-def]
+    """Sum a phase's outputs of a strip, line by line, in tiles of nearly equal length."""
+    if qz >= f.count_z:
+        return
     count = min(nx, f.count_x - qx)
     tiles = ceil_div(count, most)
-    for k in range(min(nz, f.count_z - qz)):
-        for j in range(min(ny, f.count_y - qy)):
-            line, from_here = (k * p.step_z + f.start_z) * out_y + j * p.step_y + f.start_y, to + f.start_x * pixel
-            from_here += line * out_x * pixel
-            source, first = x + k * p.place_z + j * p.place_y, 0
-            for tile in range(tiles):
-                places = (count - first) // (tiles - tile)
-                outer_products(
-                    from_here + first * p.step_x * pixel, p.step_x * pixel, w, f.w_vector, source + first * p.place_x,
-                    p.place_x, f.offsets, f.terms, bias, places, vectors, accumulator,
-                )  # fmt: skip
-                first += places
+    for j in range(min(ny, f.count_y - qy)):
+        sums, source = to + ((j * p.step_y + f.start_y) * out_x + f.start_x) * pixel, x + j * p.place_y
+        for left in range(tiles, 0, -1):
+            places = count // left
+            outer_products(
+                sums, p.step_x * pixel, w, f.w_vector, source, p.place_x, f.offsets, f.terms, bias, places, vectors,
+                accumulator,
+            )  # fmt: skip
+            sums, source, count = sums + places * p.step_x * pixel, source + places * p.place_x, count - places
+        count = min(nx, f.count_x - qx)
 
 
 @njit(error_model="numpy")
@@ -88,6 +91,39 @@ def _write_run(y, yc, yx, sums, pixel, count, rows, square, size, lanes, accumul
         place += lanes
 
 
+@njit(error_model="numpy")
+def _strip(p, phases, x, vector, vectors, group, y, qz, qy, qx, ny, nx, sums, square, most, size, lanes, accumulator):  # type: ignore[no-untyped-def]
+    """Compute and write `ny` lines of `nx` places, in all phases, of some vectors of output channels."""
+    # The outputs that all phases together fill.
+    out_z, out_y = min(p.step_z, p.size_z - qz * p.step_z), min(ny * p.step_y, p.size_y - qy * p.step_y)
+    out_x = min(nx * p.step_x, p.size_x - qx * p.step_x)
+    pixel = vectors * lanes * size
+    bias = p.bias + group * p.bias_group + vector * lanes * size
+    for number in range(p.phase_count):
+        f = phases[number]
+        w = p.w + f.w_offset + group * f.w_group + vector * f.w_vector
+        to = sums + f.start_z * out_y * out_x * pixel
+        _multiply(p, f, x, w, bias, to, pixel, vectors, qz, qy, qx, ny, nx, out_x, most, accumulator)
+    # Lines that follow each other in y are one run.
+    run, lines = out_x, out_y
+    if lines > 1 and p.yy == run * p.yx:
+        run, lines = run * lines, 1
+    for k in range(out_z):
+        for j in range(lines):
+            to, own = y + k * p.yz + j * p.yy, sums + (k * lines + j) * run * pixel
+            if p.yc == size:
+                for i in range(run):
+                    rows = min(vectors * lanes, p.outputs - vector * lanes)
+                    write_run(to + i * p.yx, size, own + i * pixel, rows, zero(accumulator), accumulator, accumulator)
+                continue
+            for v in range(vectors):
+                rows = min(lanes, p.outputs - (vector + v) * lanes)
+                _write_run(
+                    to + v * lanes * p.yc, p.yc, p.yx, own + v * lanes * size, pixel, run, rows, square, size, lanes,
+                    accumulator,
+                )  # fmt: skip
+
+
 @functools.cache
 def convolution(code: int) -> int:
     """Return the address of the kernel for an element code.
@@ -112,56 +148,31 @@ def _convolution(code: int, size: int, lanes: int, most: int, version: int) -> A
         group, image = local % p.groups, local // p.groups
         nz, ny = min(p.places_z, p.count_z - qz), min(p.places_y, p.count_y - qy)
         nx = min(p.places_x, p.count_x - qx)
-        # The block of y that all phases together fill.
-        first_z, first_y, first_x = qz * p.step_z, qy * p.step_y, qx * p.step_x
-        out_z, out_y = min(nz * p.step_z, p.size_z - first_z), min(ny * p.step_y, p.size_y - first_y)
-        out_x = min(nx * p.step_x, p.size_x - first_x)
         if p.in_place:
             x = p.x + image * p.xn + group * p.channels * p.xc + qz * p.place_z + qy * p.place_y + qx * p.place_x
             x += p.offset_z * p.xz + p.offset_y * p.xy + p.offset_x * p.xx
         else:
             x = scratch
             pack_input(
-                p, p, p.x + image * p.xn, group * p.channels, p.channels, qz, qy, qx * p.stride_x, nz, ny,
+                p, p, p.x + image * p.xn, group * p.channels, p.channels, qz * p.stride_z,
+                qy * p.stride_y, qx * p.stride_x, (nz - 1) * p.stride_z + 1, (ny - 1) * p.stride_y + 1,
                 (nx - 1) * p.stride_x + 1, scratch, code, code, size,
             )  # fmt: skip
-        corner = p.y + image * p.yn + first_z * p.yz + first_y * p.yy + first_x * p.yx + group * p.outputs * p.yc
+        corner = p.y + image * p.yn + group * p.outputs * p.yc
+        corner += qz * p.step_z * p.yz + qy * p.step_y * p.yy + qx * p.step_x * p.yx
         vector, last = chunk * p.chunk, min((chunk + 1) * p.chunk, p.vectors)
         sums, square = scratch + p.sums_offset, scratch + p.square_offset
         while vector < last:
             vectors = min(VECTORS, last - vector)
-            pixel = vectors * lanes * size
-            bias = p.bias + group * p.bias_group + vector * lanes * size
-            for number in range(p.phase_count):
-                f = phases[number]
-                w = p.w + f.w_offset + group * f.w_group + vector * f.w_vector
-                _multiply(
-                    p, f, x, w, bias, sums, pixel, vectors, nz, ny, nx, qz, qy, qx, out_y, out_x, most, code
-                )  # fmt: skip
-            for v in range(vectors):
-                channel = (vector + v) * lanes
-                rows = min(lanes, p.outputs - channel)
-                to, own = corner + channel * p.yc, sums + v * lanes * size
-                if p.yc == size:
-                    for k in range(out_z):
-                        for j in range(out_y):
-                            for i in range(out_x):
-                                write_run(
-                                    to + k * p.yz + j * p.yy + i * p.yx, size,
-                                    own + ((k * out_y + j) * out_x + i) * pixel, rows, zero(code), code, code,
-                                )  # fmt: skip
-                    continue
-                # Lines that follow each other in y are one run, and so are planes.
-                run, lines, planes = out_x, out_y, out_z
-                if lines > 1 and p.yy == run * p.yx:
-                    run, lines = run * lines, 1
-                if planes > 1 and lines == 1 and p.yz == run * p.yx:
-                    run, planes = run * planes, 1
-                for k in range(planes):
-                    for j in range(lines):
-                        _write_run(
-                            to + k * p.yz + j * p.yy, p.yc, p.yx, own + (k * lines + j) * run * pixel, pixel, run,
-                            rows, square, size, lanes, code,
+            to = corner + vector * lanes * p.yc
+            for k in range(nz):
+                for j in range(0, ny, p.strip_y):
+                    for i in range(0, nx, p.strip_x):
+                        _strip(
+                            p, phases, x + k * p.place_z + j * p.place_y + i * p.place_x, vector, vectors, group,
+                            to + k * p.step_z * p.yz + j * p.step_y * p.yy + i * p.step_x * p.yx, qz + k, qy + j,
+                            qx + i, min(p.strip_y, ny - j), min(p.strip_x, nx - i), sums, square, most, size, lanes,
+                            code,
                         )  # fmt: skip
             vector += vectors
 
