@@ -18,7 +18,7 @@ from gpuconv.backends.cpu.blocked_kernels import BLOCKED, convolution
 from gpuconv.backends.cpu.gemm_geometry import flattened, is_flat, offsets, strides_of
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import CODES, lanes_of, registers
-from gpuconv.backends.cpu.weight_packing import Packing
+from gpuconv.backends.cpu.weight_packing import PACK_CYCLES, Packing
 from gpuconv.tuning import CPU_COSTS
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
     constants = CPU_COSTS["blocked"][device.vector_bits]
     operations = 4 * device.vector_bits // 8 / np.dtype(call.dtype).itemsize
-    cycles: float = _geometry(call).cycles
+    g = _geometry(call)
+    cycles = g.cycles + PACK_CYCLES * g.packed_elements / device.threads
     return constants.overhead + cycles * operations / constants.flops + call.bytes / constants.bandwidth
 
 

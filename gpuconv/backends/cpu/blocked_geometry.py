@@ -26,19 +26,21 @@ __all__ = ["Geometry", "geometry"]
 _SCRATCH_BYTES = {16: 192 << 10, 32: 384 << 10}
 """Inputs and sums of a block, about, by the number of registers: they stay in a second-level cache of 512 KiB or 2 MiB
 beside the weights that pass."""
-_LINE_CYCLES = 40.0
+_LINE_CYCLES = 20.0
 """To pack a line, beside its vectors."""
-_TILE_CYCLES = 30.0
+_TILE_CYCLES = 120.0
 """To begin and to end a tile."""
-_WRITE_CYCLES = 5.0
+_WRITE_CYCLES = 4.0
 """To turn a vector of sums around and write it."""
 _STRIP = 48
 """Places, about, that are summed before they are written: so few that their lines of y are fetched meanwhile."""
 _LOAD_CYCLES = 4.0
 """A vector of weights from a second-level cache."""
+_UNSHARED = 1.25
+"""What products take longer where no taps of a line share its cache lines."""
 _WEIGHTS_CYCLES = 1.0
 """A vector of weights from a last-level cache, once a block, beside what its products take."""
-_TASK_CYCLES = 3000.0
+_TASK_CYCLES = 4000.0
 
 
 class Geometry(NamedTuple):
@@ -114,19 +116,20 @@ class _Work(NamedTuple):
         most = tile_places()
         tiles = -(-bx // most)
         cycles = _TASK_CYCLES
+        unshared = 1.0 if max(map(len, self.axes[2].places)) > 1 else _UNSHARED
         widths = [VECTORS] * (vectors // VECTORS) + [vectors % VECTORS] * (vectors % VECTORS > 0)
         for width in widths:
             # A product of a vector takes half a cycle; the weights of a tile, a few whatever its size.
             full, left = bx // tiles, bx % tiles
             for places, number in ((full + 1, left), (full, tiles - left)):
-                products = max(places * width * 0.52, _LOAD_CYCLES * width, (places + width) * 0.55)
+                products = max(places * width * 0.52, _LOAD_CYCLES * width, (places + width) * 0.55) * unshared
                 cycles += sum(self.terms) * bz * by * number * products
             cycles += sum(self.terms) * width * _WEIGHTS_CYCLES
-            cycles += len(self.terms) * bz * by * (tiles * _TILE_CYCLES + bx * width * (1 + _WRITE_CYCLES))
+            cycles += len(self.terms) * bz * by * (tiles * _TILE_CYCLES + bx * width * _WRITE_CYCLES)
         if not self.inside:
             pz, py, px = _pitches(self.axes, self.advances, block)
             lines = pz * py * math.prod(len(axis.residues) for axis in self.axes)
-            cycles += self.channels * lines * (_LINE_CYCLES + 2.0 * px / self.lanes)
+            cycles += self.channels * lines * (_LINE_CYCLES + 1.0 * px / self.lanes)
         return cycles
 
     def cycles(self, block: tuple[int, int, int], vectors: int) -> float:

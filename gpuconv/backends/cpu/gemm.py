@@ -20,6 +20,7 @@ from gpuconv.backends.cpu.gemm_geometry import Geometry, flattened, geometry, is
 from gpuconv.backends.cpu.gemm_kernels import GEMM, multiplication
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import CODES
+from gpuconv.backends.cpu.weight_packing import PACK_CYCLES
 from gpuconv.tuning import CPU_COSTS
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def cost(call: Call, device: Device) -> float:
     constants = CPU_COSTS["gemm"][device.vector_bits]
     operations = 4 * device.vector_bits // 8 / np.dtype(call.dtype).itemsize
     cycles: float = _geometry(call).cycles
+    if _packs_first(call):
+        cycles += PACK_CYCLES * math.prod(call.problem.w_shape) / device.threads
     return constants.overhead + cycles * operations / constants.flops + call.bytes / constants.bandwidth
 
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Packing"]
+__all__ = ["PACK_CYCLES", "Packing"]
 
+PACK_CYCLES = 0.8
+"""To pack a weight: a line from a last-level cache and one back are sixteen."""
 _ALONE = 20_000
 """Elements that are packed sooner than a second thread hears of them."""
 _SLICE = 10**8
