@@ -103,12 +103,11 @@ class _Work(NamedTuple):
         return plane, self.channels * plane, (outputs + self.lanes) * width
 
     def strip(self, block: tuple[int, ...]) -> tuple[int, int]:
-        """Return the lines of a strip and the places of a line, before phases multiply them."""
+        """Return the lines of a strip and the places of a line, in each phase."""
         _, by, bx = block
-        wanted = max(_STRIP // math.prod(axis.step for axis in self.axes), tile_places())
-        if bx > wanted:
-            return 1, -(-bx // (bx // wanted))
-        return min(by, max(wanted // bx, 1)), bx
+        if bx > _STRIP:
+            return 1, -(-bx // (bx // _STRIP))
+        return min(by, _STRIP // bx), bx
 
     def task_cycles(self, block: tuple[int, ...], vectors: int) -> float:
         """Return the estimated cycles of a task."""
