@@ -124,6 +124,9 @@ CASES = (
     _layer(
         "strided", "3x3, 80 to 160 channels, 40x40", "conv2d", (1, 80, 40, 40), (160, 80, 3, 3), stride=2, padding=1
     ),
+    _layer("strided", "3x3, 288 channels, 24x24", "conv2d", (1, 288, 24, 24), (288, 288, 3, 3), stride=2, padding=1),
+    _layer("strided", "8x8 patches, 3 to 96 channels", "conv2d", (1, 3, 192, 192), (96, 3, 8, 8), stride=8),
+    _layer("strided", "as large as the map, 48 to 160", "conv2d", (16, 48, 6, 6), (160, 48, 6, 6)),
     _layer(
         "dilated", "3x3, 96 channels, 40x40, by 2", "conv2d", (1, 96, 40, 40), (96, 96, 3, 3), dilation=2, padding=2
     ),
@@ -132,10 +135,14 @@ CASES = (
     ),
     _layer("depthwise", "3x3, 120 channels, 60x60", "conv2d", (1, 120, 60, 60), (120, 1, 3, 3), padding=1, groups=120),
     _layer("depthwise", "5x5, 240 channels, 20x20", "conv2d", (1, 240, 20, 20), (240, 1, 5, 5), padding=2, groups=240),
+    _layer("depthwise", "3x3, 480 channels, 10x10", "conv2d", (1, 480, 10, 10), (480, 1, 3, 3), padding=1, groups=480),
     _layer("depthwise", "3x3, 20 groups of 8, 40x40", "conv2d", (1, 160, 40, 40), (160, 8, 3, 3), padding=1, groups=20),
     _layer("1-d and 3-d", "9 taps, 48 channels, 4000", "conv1d", (2, 48, 4000), (48, 48, 9), padding=4),
     _layer("1-d and 3-d", "3 taps, dilated, 64 channels", "conv1d", (4, 64, 1500), (64, 64, 3), dilation=8, padding=8),
     _layer("1-d and 3-d", "3x3x3, 24 channels, 16x40x40", "conv3d", (1, 24, 16, 40, 40), (24, 24, 3, 3, 3), padding=1),
+    _layer(
+        "1-d and 3-d", "3x1x1, 48 channels, 8x40x40", "conv3d", (1, 48, 8, 40, 40), (48, 48, 3, 1, 1), padding=(1, 0, 0)
+    ),
     _layer(
         "transposed",
         "4x4, 96 to 48 channels, 24x24",

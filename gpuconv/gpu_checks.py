@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuconv import reference, tuning
+from gpuconv import reference, tuning_cuda
 from gpuconv.activation import NAMES
 from gpuconv.backends.cuda import implicit_gemm_mma, named_device, raw_depthwise, raw_loader, raw_stencil
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
@@ -87,7 +87,7 @@ def every_kernel(activation: str = "") -> list[raw_loader.Instance]:
         if (height == 0) == (max(height, width) > raw_stencil.IN_REGISTERS[16 // wide])
     ]
     ways = {"implicit_gemm": ("vector", "gather"), "weight_gradient": ("vector", "gather", "planes")}
-    for element in tuning.TENSOR_TILES:
+    for element in tuning_cuda.TENSOR_TILES:
         for family, reads in ((one, reads) for one, all_reads in ways.items() for reads in all_reads):
             if family == "weight_gradient" and (activation or (reads == "vector" and element.endswith("Int8"))):
                 continue

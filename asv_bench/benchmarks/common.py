@@ -81,9 +81,12 @@ NETWORKS = {
     "3x3, batch 8": Problem("conv2d", (8, 64, 28, 28), (64, 64, 3, 3), {"padding": 1}),
     "1x1, 256 to 1024 channels": Problem("conv2d", (1, 256, 14, 14), (1024, 256, 1, 1), {}),
     "3x3 stride 2": Problem("conv2d", (1, 128, 56, 56), (128, 128, 3, 3), {"stride": 2, "padding": 1}),
+    "3x3 stride 2, 256 channels": Problem("conv2d", (1, 256, 28, 28), (256, 256, 3, 3), {"stride": 2, "padding": 1}),
+    "as large as the map": Problem("conv2d", (16, 64, 7, 7), (128, 64, 7, 7), {}),
     "3x3 dilation 2": Problem("conv2d", (1, 128, 28, 28), (128, 128, 3, 3), {"padding": 2, "dilation": 2}),
     "32 groups": Problem("conv2d", (1, 128, 56, 56), (128, 4, 3, 3), {"padding": 1, "groups": 32}),
     "depthwise 3x3": Problem("conv2d", (1, 144, 56, 56), (144, 1, 3, 3), {"padding": 1, "groups": 144}),
+    "depthwise 3x3, 7x7": Problem("conv2d", (1, 960, 7, 7), (960, 1, 3, 3), {"padding": 1, "groups": 960}),
     "depthwise 7x7": Problem("conv2d", (1, 96, 56, 56), (96, 1, 7, 7), {"padding": 3, "groups": 96}),
     "transposed 4x4 stride 2": Problem(
         "conv_transpose2d", (1, 64, 28, 28), (64, 32, 4, 4), {"stride": 2, "padding": 1}
@@ -111,6 +114,7 @@ SIGNALS = {
 
 VOLUMES = {
     "3x3x3, 16 to 32 channels": Problem("conv3d", (1, 16, 16, 56, 56), (32, 16, 3, 3, 3), {"padding": 1}),
+    "3x1x1, 64 channels": Problem("conv3d", (1, 64, 8, 56, 56), (64, 64, 3, 1, 1), {"padding": (1, 0, 0)}),
     "3x3x3 on 128x128x128": Problem("conv3d", (1, 128, 128, 128), (1, 1, 3, 3, 3), {"padding": "same"}),
     "transposed 2x2x2 stride 2": Problem("conv_transpose3d", (1, 32, 8, 28, 28), (32, 16, 2, 2, 2), {"stride": 2}),
 }

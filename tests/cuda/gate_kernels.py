@@ -7,7 +7,7 @@ summed and stored only, meets the largest tile of each kind.
 import itertools
 from typing import Any, NamedTuple
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.activation import NAMES
 from gpuconv.backends.cuda import (
     activation_kernels,
@@ -93,7 +93,7 @@ def variants(types):
             yield Variant("direct complex64", kernel, (x, sums, y, y, fill, numbers, types.int64), tiles[0].threads)
         if kind not in ("uint8", "int16"):
             yield Variant(f"border {kind}", direct_border.gathering(kind).py_func, (sums, y, numbers), 256)
-            tiles = tuning.CUDA_GRADIENT_TILES[seen.sums.itemsize]
+            tiles = tuning_cuda.CUDA_GRADIENT_TILES[seen.sums.itemsize]
             for tile, parts in itertools.product(tiles if whole else tiles[:1], (1, 2) if whole else (1,)):
                 if parts == 1 or tile == tiles[0]:
                     name = f"gradient {'complex64' if parts == 2 else kind} {tile.rows}x{tile.columns}"
@@ -146,7 +146,7 @@ def variants(types):
     yield Variant("find false", ndarray_kernels.find_false().py_func, (mask, mask), 256)
     x, y, sums = (flat(scalars.of(dtype).storage) for dtype in ("uint8", "int16", "float32"))
     signature = (x, sums, y, y, types.float32, numbers, types.int64)
-    kernel = direct_kernels.convolution("float32", tuning.CUDA_DIRECT_TILES[4][2], True, others=("uint8", "int16"))
+    kernel = direct_kernels.convolution("float32", tuning_cuda.CUDA_DIRECT_TILES[4][2], True, others=("uint8", "int16"))
     yield Variant("direct uint8 float32 int16", kernel.py_func, signature, 128)
     strips = stencil.strips_of(3, 3, 4)
     kernel = stencil_kernels.correlation("float32", 3, 3, strips, others=("uint8", "int16"))

@@ -10,7 +10,7 @@ from problems import CASES
 from support import DTYPES, OPERATIONS, reachable
 
 import gpuconv
-from gpuconv import benchmark_cuda, cli, dispatch, tuning
+from gpuconv import benchmark_cuda, cli, dispatch, tuning_cuda
 from gpuconv.backends import cuda
 from gpuconv.backends.cuda import direct
 from gpuconv.dispatch import Call
@@ -34,7 +34,7 @@ def test_explain_gives_the_reason():
     assert {row.reason for row in rows if row.backend == "cuda"} == {cuda.unavailable()}
 
 
-@pytest.mark.parametrize("name", tuning.CUDA_DEVICES)
+@pytest.mark.parametrize("name", tuning_cuda.CUDA_DEVICES)
 def test_explain_for_a_named_gpu_needs_none(name):
     x, w = np.ones((1, 8, 20, 20), np.float32), np.ones((8, 8, 3, 3), np.float32)
     explanation = gpuconv.explain(gpuconv.conv2d, x, w, padding=1, device=name)
@@ -111,14 +111,14 @@ def test_asking_for_the_backend_imports_no_numba():
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("tile", [*sum(tuning.CUDA_DIRECT_TILES.values(), ()), *tuning.CUDA_SIMULATOR_TILES])
+@pytest.mark.parametrize("tile", [*sum(tuning_cuda.CUDA_DIRECT_TILES.values(), ()), *tuning_cuda.CUDA_SIMULATOR_TILES])
 def test_tiles_are_consistent(tile):
     assert tile.positions % tile.positions_per_thread == 0
     assert tile.outputs % tile.outputs_per_thread == 0
     assert tile.staged >= tile.depth * tile.positions
 
 
-@pytest.mark.parametrize("tiles", tuning.CUDA_DIRECT_TILES.values(), ids=tuning.CUDA_DIRECT_TILES)
+@pytest.mark.parametrize("tiles", tuning_cuda.CUDA_DIRECT_TILES.values(), ids=tuning_cuda.CUDA_DIRECT_TILES)
 def test_every_problem_gets_a_tile_that_fits(tiles):
     rng = np.random.default_rng(0)
     for _ in range(60):
@@ -143,7 +143,7 @@ def test_every_problem_gets_a_tile_that_fits(tiles):
 
 
 def test_tiling_stages_a_dense_halo_once_and_a_sparse_one_tap_by_tap():
-    tiles = tuning.CUDA_DIRECT_TILES[4]
+    tiles = tuning_cuda.CUDA_DIRECT_TILES[4]
     assert direct._tiling((1, 56, 56), (1, 1, 1), (0, 2, 2), 9, 64, tiles).halo
     assert not direct._tiling((1, 56, 56), (1, 1, 1), (0, 200, 200), 9, 64, tiles).halo
 

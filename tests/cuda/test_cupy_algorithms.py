@@ -25,7 +25,7 @@ from support import (
 )
 
 import gpuconv
-from gpuconv import dispatch, tuning
+from gpuconv import dispatch, tuning_cuda
 from gpuconv.backends import cuda
 from gpuconv.backends.cpu import direct
 from gpuconv.backends.cuda import batches, cublas, cupy_work, fft, fft_tiles, gemm, raw_loader
@@ -108,7 +108,7 @@ def test_many_tiles(name, temporary, monkeypatch):
     x, w, arguments = TILED[name]
     problem = ConvProblem.make(x, w, **arguments)
     assert np.prod(fft_tiles.tiling(problem, False, 4).tiles) > 8
-    monkeypatch.setattr(tuning, "CUDA_FFT_TEMPORARY", temporary)
+    monkeypatch.setattr(tuning_cuda, "CUDA_FFT_TEMPORARY", temporary)
     monkeypatch.setattr(fft, "supports", lambda *_: None)
     for dtype, operation in itertools.product(("float32", "complex128"), ("forward", "input_gradient")):
         if operation == "forward" or (problem.padding_mode == "zeros" and not problem.padding_value):

@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.backends.cuda import Device, direct, implicit_gemm_mma, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
 from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
 
 GPU = Device("a GPU", (9, 0), 132, simulated=False, flops=60e12, bandwidth=4e12, cupy=True)
-KERNEL = geometry.Kernel("implicit_gemm", "Float16", "vector", tuning.TENSOR_TILES["Float16"][0])
+KERNEL = geometry.Kernel("implicit_gemm", "Float16", "vector", tuning_cuda.TENSOR_TILES["Float16"][0])
 
 
 class Compiler:
@@ -214,7 +214,7 @@ def test_sums_are_split_where_blocks_are_few_only():
     assert gradient.grid[1] > 16
 
 
-@pytest.mark.parametrize("element", tuning.TENSOR_TILES)
+@pytest.mark.parametrize("element", tuning_cuda.TENSOR_TILES)
 def test_shared_memory_holds_two_blocks_on_every_gpu_served(element):
     for family in ("implicit_gemm", "weight_gradient"):
         for tile in geometry.tiles_of(family, element, "gather"):

@@ -16,6 +16,7 @@ import numpy as np
 from gpuconv.backends.cpu import gemm
 from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
+from gpuconv.tuning import CPU_COSTS
 
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
@@ -24,12 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cost", "pack", "run", "supports", "workspace"]
 
-_OVERHEAD = 6e-6
-"""Seconds that the views of the arrays take."""
 _FEW = 16
 """Images, or outputs, below which products of rows go to NumPy: `gemm` would turn the longer operand around first."""
-_BANDWIDTH = 40e9
-"""Bytes a second that NumPy's product of few rows reads."""
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -61,9 +58,10 @@ def _product(call: Call) -> Call:
 
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
+    constants = CPU_COSTS["dense"][device.vector_bits]
     if _is_few(call):
-        return _OVERHEAD + call.bytes / _BANDWIDTH
-    return _OVERHEAD + gemm.cost(_product(call), device)
+        return constants.overhead + call.bytes / constants.bandwidth
+    return constants.overhead + gemm.cost(_product(call), device)
 
 
 def _is_few(call: Call) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuconv import dispatch
+from gpuconv.tuning import CPU_COSTS
 
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 __all__ = ["cost", "pack", "run", "supports", "workspace"]
-
-_OVERHEAD = 6e-6
-"""Seconds that the views of the arrays take."""
 
 
 def supports(call: Call, device: Device) -> str | None:
@@ -74,7 +72,7 @@ def _algorithm(call: Call) -> ModuleType:
 
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
-    return _OVERHEAD + dispatch.estimate(_merged(call), "cpu")
+    return CPU_COSTS["merged_axes"][device.vector_bits].overhead + dispatch.estimate(_merged(call), "cpu")
 
 
 def workspace(call: Call) -> int | None:

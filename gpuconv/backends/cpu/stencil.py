@@ -21,7 +21,7 @@ from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
 from gpuconv.backends.cpu.stencil_tiles import block, divisor_record
 from gpuconv.dtypes import name_of
 from gpuconv.factors import Factors
-from gpuconv.tuning import CPU_COSTS, CPU_STENCIL_HIGH, CPU_STENCIL_SHARE
+from gpuconv.tuning import CPU_COSTS, CPU_STENCIL_HIGH, CPU_STENCIL_PLANE, CPU_STENCIL_SHARE
 
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
@@ -42,8 +42,6 @@ _MOST_ORDERED = 1 << 13
 """Weights whose order in the packed array is kept: to collect them by it is one quick step."""
 _MASKED_VECTORS = 12
 """Vectors of a row, at most, that are all masked where there are mask registers: wider tiles are worth more."""
-_PLANE_SECONDS = 160e-9
-"""What a channel's plane takes besides its products: its border, and calls of the functions that pack and compute."""
 _SET_SPAN, _WAYS = 4096, 8
 """Bytes after which a first-level cache begins with its first set again, and the least lines that a set holds."""
 
@@ -104,7 +102,7 @@ def cost(call: Call, device: Device) -> float:
         # A load of inputs feeds the rows of one output only; direct's feeds several outputs.
         rate *= CPU_STENCIL_SHARE[device.vector_bits]
     planes = problem.batch * problem.out_channels / device.threads
-    return constants.overhead + planes * _PLANE_SECONDS + flops / rate + call.bytes / constants.bandwidth
+    return constants.overhead + planes * CPU_STENCIL_PLANE + flops / rate + call.bytes / constants.bandwidth
 
 
 def _gradient_cost(call: Call, device: Device) -> float:

@@ -14,7 +14,7 @@ import os
 import sys
 from typing import NamedTuple
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.errors import UnsupportedError
 
 __all__ = ["ALGORITHMS", "INSTALL", "Device", "device", "named_device", "unavailable", "wait"]
@@ -97,9 +97,9 @@ def device() -> Device:
 
     name, capability, multiprocessors, clock, bandwidth = launch.describe_device()
     # Some drivers do not tell the clocks; an estimate needs some number.
-    clock = clock or tuning.CUDA_DEVICES["a100"].clock
-    bandwidth = bandwidth or tuning.CUDA_DEVICES["a100"].bandwidth
-    flops = multiprocessors * tuning.cuda_lanes(capability) * 2 * clock
+    clock = clock or tuning_cuda.CUDA_DEVICES["a100"].clock
+    bandwidth = bandwidth or tuning_cuda.CUDA_DEVICES["a100"].bandwidth
+    flops = multiprocessors * tuning_cuda.cuda_lanes(capability) * 2 * clock
     return Device(name, capability, multiprocessors, False, flops, bandwidth, _has_cupy())
 
 
@@ -111,11 +111,11 @@ def named_device(name: str) -> Device:
     UnsupportedError
         If the class is unknown; the message lists those that are known.
     """
-    known = tuning.CUDA_DEVICES.get(str(name).lower())
+    known = tuning_cuda.CUDA_DEVICES.get(str(name).lower())
     if known is None:
-        valid = ", ".join(map(repr, tuning.CUDA_DEVICES))
+        valid = ", ".join(map(repr, tuning_cuda.CUDA_DEVICES))
         raise UnsupportedError(f"device={name!r} is unknown; valid are {valid}")
-    flops = known.multiprocessors * tuning.cuda_lanes(known.compute_capability) * 2 * known.clock
+    flops = known.multiprocessors * tuning_cuda.cuda_lanes(known.compute_capability) * 2 * known.clock
     return Device(name.lower(), known.compute_capability, known.multiprocessors, False, flops, known.bandwidth, True)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.backends import cuda
 from gpuconv.backends.cuda import raw_loader
 from gpuconv.backends.cuda.interop import DeviceArray
@@ -31,7 +31,7 @@ def missing(device: Device) -> str | None:
     if device.simulated:
         return "Numba's simulator has no CuPy"
     # A class of GPU that a choice is explained for is taken to have CuPy.
-    if device.name in tuning.CUDA_DEVICES:
+    if device.name in tuning_cuda.CUDA_DEVICES:
         return None
     return raw_loader.unavailable()
 

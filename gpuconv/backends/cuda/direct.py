@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.backends.cuda import batches, direct_gradient
 from gpuconv.backends.cuda.geometry import (
     AxisStrides,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gpuconv.backends.cuda import Device
     from gpuconv.backends.cuda.memory import Array, Job, View
     from gpuconv.dispatch import Call
-    from gpuconv.tuning import CudaTile
+    from gpuconv.tuning_cuda import CudaTile
 
 __all__ = ["FUSES", "TAKES", "cost", "pack", "run", "supports", "tiles_of", "workspace"]
 
@@ -63,10 +63,10 @@ def cost(call: Call, device: Device) -> float:
     """Return estimated seconds, of all that the tiles compute: for idle threads, too, and to stage and to address."""
     parts, itemsize = (2 if call.is_complex else 1), bytes_of_a_sum(call)
     if call.operation == "weight_gradient":
-        work = direct_gradient.work(call.problem, parts, tuning.CUDA_GRADIENT_TILES[itemsize])
+        work = direct_gradient.work(call.problem, parts, tuning_cuda.CUDA_GRADIENT_TILES[itemsize])
     else:
         work = _work(computed(call), parts, tiles_of(summed(call), itemsize))
-    return tuning.cuda_cost("direct", summed(call), 2 * work, call.bytes, device.flops, device.bandwidth)
+    return tuning_cuda.cuda_cost("direct", summed(call), 2 * work, call.bytes, device.flops, device.bandwidth)
 
 
 def _work(p: ConvProblem, parts: int, tiles: tuple[CudaTile, ...]) -> float:
@@ -131,7 +131,7 @@ def _convolve(call: Call, job: Job, read: Array, weights: Any, bias: Array | Non
 
     kinds, problem = scalars.of(summed(call)), computed(call)
     source = job.read(read, call.dtype)
-    tiles = tuning.CUDA_SIMULATOR_TILES if device().simulated else tiles_of(summed(call), kinds.sums.itemsize)
+    tiles = tuning_cuda.CUDA_SIMULATOR_TILES if device().simulated else tiles_of(summed(call), kinds.sums.itemsize)
     key = problem, tiles, kinds.parts, source.strides, target.strides, bias is not None
     offset = target.data if bias is None else job.read(bias, result_dtype(to_numpy(summed(call))).name, flat=True).data
     meta = job.resident(_numbers, *key)
@@ -148,8 +148,8 @@ def _convolve(call: Call, job: Job, read: Array, weights: Any, bias: Array | Non
 
 def tiles_of(dtype: str, itemsize: int) -> tuple[CudaTile, ...]:
     """Return the tiles for a dtype whose sums have so many bytes."""
-    most = tuning.CUDA_LARGEST_SUMS.get(dtype, math.inf)
-    tiles = tuning.CUDA_DIRECT_TILES[itemsize]
+    most = tuning_cuda.CUDA_LARGEST_SUMS.get(dtype, math.inf)
+    tiles = tuning_cuda.CUDA_DIRECT_TILES[itemsize]
     return tuple(tile for tile in tiles if tile.positions_per_thread * tile.outputs_per_thread <= most)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.backends.cuda.geometry import AxisStrides, axis_strides
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gpuconv.backends.cuda.memory import Array
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
-    from gpuconv.tuning import GradientTile
+    from gpuconv.tuning_cuda import GradientTile
 
 __all__ = ["run", "tile_of", "work"]
 
@@ -32,8 +32,8 @@ def run(call: Call, x: Array, w: Array, y: Array) -> None:
     if w.size == 0:
         return
     p, kinds = call.problem, scalars.of(call.dtype)
-    tiles = tuning.CUDA_GRADIENT_TILES[kinds.sums.itemsize]
-    tile = tile_of(p, kinds.parts, tuning.CUDA_SIMULATOR_GRADIENT_TILES if device().simulated else tiles)
+    tiles = tuning_cuda.CUDA_GRADIENT_TILES[kinds.sums.itemsize]
+    tile = tile_of(p, kinds.parts, tuning_cuda.CUDA_SIMULATOR_GRADIENT_TILES if device().simulated else tiles)
     with memory.Job(x, y, w) as job:
         target = job.write(w, call.dtype, flat=True)
         inputs, outputs = job.read(x, call.dtype), job.read(y, call.dtype)
@@ -80,7 +80,7 @@ def _cut(p: ConvProblem, tile: GradientTile, parts: int) -> tuple[int, int]:
     """Return the number of slices and that of tiles of a group."""
     rows, columns, length = _sizes(p, parts)
     blocks = -(-rows // tile.rows) * -(-columns // tile.columns)
-    wanted = -(-tuning.CUDA_GRADIENT_BLOCKS // (blocks * p.groups))
+    wanted = -(-tuning_cuda.CUDA_GRADIENT_BLOCKS // (blocks * p.groups))
     return max(min(wanted, length // (_SLICE_DEPTHS * tile.depth)), 1), blocks
 
 

@@ -19,7 +19,7 @@ from gpuconv.backends.cuda import launch, scalars
 from gpuconv.boundary import source_index
 
 if TYPE_CHECKING:
-    from gpuconv.tuning import GradientTile
+    from gpuconv.tuning_cuda import GradientTile
 
 __all__ = ["AXIS_FIELDS", "FIELDS", "add_slices", "contraction"]
 

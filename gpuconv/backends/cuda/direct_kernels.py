@@ -20,7 +20,7 @@ from gpuconv.backends.cuda import activation_kernels, launch, ndarray_kernels, s
 from gpuconv.boundary import source_index
 
 if TYPE_CHECKING:
-    from gpuconv.tuning import CudaTile
+    from gpuconv.tuning_cuda import CudaTile
 
 __all__ = ["AXIS", "AXIS_FIELDS", "FIELDS", "TABLE", "TAP_FIELDS", "convolution"]
 

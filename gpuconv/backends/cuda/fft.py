@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.backends.cuda import batches, cublas, cupy_work, direct, fft_tiles
 from gpuconv.backends.cuda.cupy_work import grouped
 from gpuconv.backends.cuda.geometry import bytes_of_a_sum, computed
@@ -55,8 +55,8 @@ def supports(call: Call, device: Device) -> str | None:
     if math.isinf(cut.traffic):
         return f"the kernel spans {q.extent} elements, too many for one transform"
     spectrum = 2 * bytes_of_a_sum(call) * math.prod(cut.sizes) * q.out_channels * (q.in_channels // q.groups)
-    if spectrum > tuning.CUDA_FFT_TEMPORARY:
-        return f"transformed weights of {spectrum} bytes: it takes up to {tuning.CUDA_FFT_TEMPORARY}"
+    if spectrum > tuning_cuda.CUDA_FFT_TEMPORARY:
+        return f"transformed weights of {spectrum} bytes: it takes up to {tuning_cuda.CUDA_FFT_TEMPORARY}"
     return cupy_work.missing(device)
 
 
@@ -64,7 +64,7 @@ def cost(call: Call, device: Device) -> float:
     """Return estimated seconds."""
     cut = _tiling(call)
     traffic = call.bytes + cut.traffic
-    return tuning.cuda_cost("fft", call.dtype, cut.flops, traffic, device.flops, device.bandwidth)
+    return tuning_cuda.cuda_cost("fft", call.dtype, cut.flops, traffic, device.flops, device.bandwidth)
 
 
 def _tiling(call: Call) -> Tiling:
@@ -111,7 +111,7 @@ def temporary(call: Call) -> int:
     q, cut = computed(call), _tiling(call)
     weights = q.out_channels * (q.in_channels // q.groups) * math.prod(cut.sizes) * 2 * bytes_of_a_sum(call)
     row = _row_bytes(call, q, cut)
-    return weights + min(max(row, tuning.CUDA_FFT_TEMPORARY), row * cut.tiles[0] * q.batch)
+    return weights + min(max(row, tuning_cuda.CUDA_FFT_TEMPORARY), row * cut.tiles[0] * q.batch)
 
 
 def workspace(call: Call) -> int:
@@ -136,7 +136,7 @@ def run(call: Call, x: Any, w: Any, y: Any, bias: Any, packed: Any = None) -> No
 def _convolve(
     call: Call, work: Work, cut: Tiling, source: Any, weights: Any, spectra: Any, target: Any, bias: Any
 ) -> None:
-    """Compute part after part, as many tiles at a time as `tuning.CUDA_FFT_TEMPORARY` holds."""
+    """Compute part after part, as many tiles at a time as `tuning_cuda.CUDA_FFT_TEMPORARY` holds."""
     xp, q = work.xp, computed(call)
     inputs, outputs = grouped(xp, q, source), grouped(xp, q, target)
     for image, image_end, row, row_end in _parts(call, q, cut):
@@ -165,7 +165,7 @@ def _row_bytes(call: Call, q: ConvProblem, cut: Tiling) -> int:
 
 def _parts(call: Call, q: ConvProblem, cut: Tiling) -> Iterator[tuple[int, int, int, int]]:
     """Yield ranges of images and of rows of tiles, along the first axis."""
-    rows = max(tuning.CUDA_FFT_TEMPORARY // _row_bytes(call, q, cut), 1)
+    rows = max(tuning_cuda.CUDA_FFT_TEMPORARY // _row_bytes(call, q, cut), 1)
     images = max(rows // cut.tiles[0], 1)
     rows = min(rows, cut.tiles[0])
     for image, first in itertools.product(range(0, q.batch, images), range(0, cut.tiles[0], rows)):

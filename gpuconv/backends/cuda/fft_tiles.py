@@ -7,7 +7,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.boundary import source_indices
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def tiling(p: ConvProblem, is_complex: bool, itemsize: int) -> Tiling:
     found = (
         cut(p, sizes, is_complex, itemsize) for sizes in itertools.product(*choices) if math.prod(sizes) <= _LONGEST
     )
-    return min(found, key=lambda one: one.traffic + one.flops / tuning.CUDA_BALANCE, default=_NONE)
+    return min(found, key=lambda one: one.traffic + one.flops / tuning_cuda.CUDA_BALANCE, default=_NONE)
 
 
 def cut(p: ConvProblem, sizes: tuple[int, ...], is_complex: bool, itemsize: int) -> Tiling:

@@ -11,7 +11,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.backends.cuda import batches, cublas, cupy_work
 from gpuconv.backends.cuda.cupy_work import grouped
 from gpuconv.dtypes import to_numpy
@@ -53,9 +53,9 @@ def cost(call: Call, device: Device) -> float:
     flops = float(call.flops)
     tensor = _TENSOR_CORES.get("tf32" if call.precision == "tf32" and call.dtype == "float32" else call.dtype)
     if tensor and device.compute_capability >= (8, 0):
-        flops *= 2 * tuning.cuda_lanes(device.compute_capability) / tuning.TENSOR_FLOPS[tensor]
+        flops *= 2 * tuning_cuda.cuda_lanes(device.compute_capability) / tuning_cuda.TENSOR_FLOPS[tensor]
     traffic = call.bytes + 2 * temporary(call)
-    return tuning.cuda_cost("gemm", call.dtype, flops, traffic, device.flops, device.bandwidth)
+    return tuning_cuda.cuda_cost("gemm", call.dtype, flops, traffic, device.flops, device.bandwidth)
 
 
 def _is_pointwise(p: ConvProblem) -> bool:

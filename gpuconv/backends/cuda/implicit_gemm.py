@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.backends.cuda import batches
 from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, bytes_of_gathered, computed
 from gpuconv.dtypes import result_dtype, to_numpy
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gpuconv.backends.cuda.memory import Array, Job
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
-    from gpuconv.tuning import GemmTile
+    from gpuconv.tuning_cuda import GemmTile
 
 __all__ = ["FUSES", "cost", "pack", "run", "supports", "tile_of", "tiles_of", "workspace"]
 
@@ -60,7 +60,7 @@ def cost(call: Call, device: Device) -> float:
     blocks = _up(rows, tile.rows) // tile.rows * (_up(columns, tile.columns) // tile.columns) * p.groups
     idle = max(device.multiprocessors / max(blocks, 1), 1.0)
     flops = call.flops * done / useful * idle
-    return tuning.cuda_cost("implicit_gemm", call.dtype, flops, call.bytes, device.flops, device.bandwidth)
+    return tuning_cuda.cuda_cost("implicit_gemm", call.dtype, flops, call.bytes, device.flops, device.bandwidth)
 
 
 def _up(n: int, step: int) -> int:
@@ -69,8 +69,8 @@ def _up(n: int, step: int) -> int:
 
 def tiles_of(dtype: str, itemsize: int) -> tuple[GemmTile, ...]:
     """Return the tiles for a dtype whose sums have so many bytes."""
-    most = tuning.CUDA_LARGEST_SUMS.get(dtype, math.inf)
-    tiles = tuning.CUDA_GEMM_TILES[itemsize]
+    most = tuning_cuda.CUDA_LARGEST_SUMS.get(dtype, math.inf)
+    tiles = tuning_cuda.CUDA_GEMM_TILES[itemsize]
     return tuple(tile for tile in tiles if tile.rows_per_thread * tile.columns_per_thread <= most)
 
 
@@ -125,7 +125,7 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: An
         return
     p, kinds = computed(call), scalars.of(call.dtype)
     tiles = tiles_of(call.dtype, kinds.sums.itemsize)
-    tile = tile_of(p, tuning.CUDA_SIMULATOR_GEMM_TILES if device().simulated else tiles)
+    tile = tile_of(p, tuning_cuda.CUDA_SIMULATOR_GEMM_TILES if device().simulated else tiles)
     with memory.Job(read, w, written, bias) as job:
         weights = _packed(call, w, job) if packed is None else packed
         source, target = job.read(read, call.dtype), job.write(written, call.dtype)

@@ -14,7 +14,7 @@ from gpuconv.backends.cuda import activation_kernels, launch, scalars
 from gpuconv.boundary import source_index
 
 if TYPE_CHECKING:
-    from gpuconv.tuning import GemmTile
+    from gpuconv.tuning_cuda import GemmTile
 
 __all__ = ["AXIS_FIELDS", "FIELDS", "TAP_FIELDS", "product"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.activation import NAMES
 from gpuconv.backends.cuda import batches, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
@@ -79,17 +79,17 @@ def missing(device: Device) -> str | None:
         major, minor = device.compute_capability
         return f"{device.name} has compute capability {major}.{minor}; these kernels begin with 8.0"
     # A class of GPU that a choice is explained for is taken to have CuPy.
-    return None if device.name in tuning.CUDA_DEVICES else raw_loader.unavailable()
+    return None if device.name in tuning_cuda.CUDA_DEVICES else raw_loader.unavailable()
 
 
 def cost(call: Call, device: Device) -> float:
     """Return estimated seconds: whole tiles at the tensor cores' rate, besides each array's way once."""
     layouts = (call.problem.layout,) * 2
     parts = geometry.launches(call, device.multiprocessors, geometry.reads_of(call, layouts), layouts)
-    cycles, lanes = sum(part.cycles for part in parts), tuning.cuda_lanes(device.compute_capability)
+    cycles, lanes = sum(part.cycles for part in parts), tuning_cuda.cuda_lanes(device.compute_capability)
     # As many operations as the ordinary cores would do in these cycles.
     flops = cycles * device.multiprocessors * lanes * 2
-    seconds = tuning.cuda_cost("implicit_gemm_mma", call.dtype, flops, call.bytes, device.flops, device.bandwidth)
+    seconds = tuning_cuda.cuda_cost("implicit_gemm_mma", call.dtype, flops, call.bytes, device.flops, device.bandwidth)
     return seconds + len(parts) * LAUNCH
 
 
@@ -135,7 +135,7 @@ def compute(
     y: Any,
     bias: Any,
     packed: Any = None,
-    only: tuning.TensorTile | None = None,
+    only: tuning_cuda.TensorTile | None = None,
 ) -> None:
     """Do what `run` does through a runtime: `raw_loader.CupyRuntime`, or another with its methods.
 
@@ -167,7 +167,7 @@ def compute(
     runtime.deliver(result, written)
 
 
-def _weight_gradient(runtime: Any, call: Call, x: Any, w: Any, y: Any, only: tuning.TensorTile | None) -> None:
+def _weight_gradient(runtime: Any, call: Call, x: Any, w: Any, y: Any, only: tuning_cuda.TensorTile | None) -> None:
     (x, of_x), (y, of_y) = (_in_memory(runtime, a, call) for a in (x, y))
     w, layouts = runtime.view(w), (of_x, of_y)
     if w.size == 0:

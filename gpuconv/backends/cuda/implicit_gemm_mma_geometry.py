@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.dtypes import to_numpy
 from gpuconv.problem import AxisPhase, ConvProblem
 
@@ -68,7 +68,7 @@ class Kernel(NamedTuple):
     element: str
     reads: str
     """How inputs are read, one of `Reads` in tile.cuh."""
-    tile: tuning.TensorTile
+    tile: tuning_cuda.TensorTile
     activation: str = ""
 
     @property
@@ -151,7 +151,7 @@ def launches(
     multiprocessors: int,
     reads: str,
     layouts: tuple[str, str],
-    only: tuning.TensorTile | None = None,
+    only: tuning_cuda.TensorTile | None = None,
 ) -> tuple[Launch, ...]:
     """Return a launch for each phase.
 
@@ -199,7 +199,7 @@ def _gradient_product(numbers: dict[str, int]) -> _Product:
 
 
 def _kernel(
-    kind: tuple[str, str, str], tiles: tuple[tuning.TensorTile, ...], product: _Product, multiprocessors: int
+    kind: tuple[str, str, str], tiles: tuple[tuning_cuda.TensorTile, ...], product: _Product, multiprocessors: int
 ) -> tuple[Kernel, int, float]:
     """Return the kernel of least estimated time, in how many parts it sums, and its clock cycles."""
     size, found = _SIZES[kind[1]], []
@@ -211,15 +211,15 @@ def _kernel(
         # Blocks that share a multiprocessor share its tensor cores: time goes in turns of a block on each.
         turns = -(-blocks * splits // multiprocessors)
         products = turns * -(-steps // splits) * tile.rows * tile.columns * (tile.bytes // size)
-        cycles = 2 * products / (tuning.TENSOR_FLOPS[kind[1]] * tile.efficiency)
+        cycles = 2 * products / (tuning_cuda.TENSOR_FLOPS[kind[1]] * tile.efficiency)
         found.append((cycles, Kernel(*kind, tile), splits))
     cycles, kernel, splits = min(found, key=lambda one: one[0])
     return kernel, splits, cycles
 
 
-def tiles_of(family: str, element: str, reads: str) -> tuple[tuning.TensorTile, ...]:
+def tiles_of(family: str, element: str, reads: str) -> tuple[tuning_cuda.TensorTile, ...]:
     """Return the tiles that there are kernels of."""
-    tiles = tuning.TENSOR_TILES[element]
+    tiles = tuning_cuda.TENSOR_TILES[element]
     if family == "implicit_gemm":
         return tiles
     if reads == "vector":

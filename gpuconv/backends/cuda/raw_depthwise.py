@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.activation import NAMES
 from gpuconv.backends.cuda import batches, implicit_gemm_mma, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
@@ -85,7 +85,7 @@ def supports(call: Call, device: Device) -> str | None:
 def cost(call: Call, device: Device) -> float:
     """Return estimated seconds."""
     launches = len(geometry.computed(call).all_phases)
-    seconds = tuning.cuda_cost("raw_depthwise", call.dtype, call.flops, call.bytes, device.flops, device.bandwidth)
+    seconds = tuning_cuda.cuda_cost("raw_depthwise", call.dtype, call.flops, call.bytes, device.flops, device.bandwidth)
     return seconds + launches * implicit_gemm_mma.LAUNCH
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.activation import NAMES
 from gpuconv.backends.cuda import batches, implicit_gemm_mma, raw_loader
 from gpuconv.backends.cuda import implicit_gemm_mma_geometry as geometry
@@ -101,8 +101,8 @@ def supports(call: Call, device: Device) -> str | None:
         return f"{q.in_channels // max(q.groups, 1)} input channels of a group: it takes one"
     if p.layout == "channels_last" and q.out_channels != 1:
         return "layout='channels_last' with several channels: it takes planes"
-    if q.kernel[0] > tuning.CUDA_STENCIL_LIMITS[0] or q.kernel[1] > tuning.CUDA_STENCIL_LIMITS[1]:
-        return f"a window of {q.kernel}: it takes up to {tuning.CUDA_STENCIL_LIMITS}"
+    if q.kernel[0] > tuning_cuda.CUDA_STENCIL_LIMITS[0] or q.kernel[1] > tuning_cuda.CUDA_STENCIL_LIMITS[1]:
+        return f"a window of {q.kernel}: it takes up to {tuning_cuda.CUDA_STENCIL_LIMITS}"
     if _items(call, q) > _MOST:
         return f"threads of a plane are counted to {_MOST} only"
     return implicit_gemm_mma.missing(device)
@@ -119,7 +119,7 @@ def cost(call: Call, device: Device) -> float:
     q = geometry.computed(call)
     threads = -(-_items(call, q) // _BLOCK) * _BLOCK * q.batch * q.out_channels
     flops = 2 * 32 * threads * q.kernel[0] * q.kernel[1]
-    return tuning.cuda_cost("raw_stencil", call.dtype, flops, call.bytes, device.flops, device.bandwidth)
+    return tuning_cuda.cuda_cost("raw_stencil", call.dtype, flops, call.bytes, device.flops, device.bandwidth)
 
 
 def workspace(call: Call) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.backends.cuda import batches
 from gpuconv.backends.cuda.geometry import axis_strides, refused, summed
 from gpuconv.dtypes import to_numpy
@@ -119,7 +119,7 @@ def cost(call: Call, device: Device) -> float:
     halo_rows, halo_columns = tile.rows + p.kernel[0] - 1, tile.columns + p.kernel[1] - 1
     products = halo_rows * tile.columns * p.kernel[1] + tile.rows * tile.columns * p.kernel[0]
     flops = 2 * blocks * (products + _STAGING * halo_rows * halo_columns)
-    return tuning.cuda_cost("separable", summed(call), flops, call.bytes, device.flops, device.bandwidth)
+    return tuning_cuda.cuda_cost("separable", summed(call), flops, call.bytes, device.flops, device.bandwidth)
 
 
 def workspace(call: Call) -> int:

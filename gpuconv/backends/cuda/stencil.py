@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.activation import NAMES
 from gpuconv.backends.cuda import batches
 from gpuconv.backends.cuda.geometry import (
@@ -109,8 +109,8 @@ def supports(call: Call, device: Device) -> str | None:
         return f"{q.in_channels // max(q.groups, 1)} input channels of a group: it takes one"
     if p.layout == "channels_last" and q.out_channels != 1:
         return "layout='channels_last' with several channels: it takes planes"
-    if q.kernel[0] > tuning.CUDA_STENCIL_LIMITS[0] or q.kernel[1] > tuning.CUDA_STENCIL_LIMITS[1]:
-        return f"a window of {q.kernel}: it takes up to {tuning.CUDA_STENCIL_LIMITS}"
+    if q.kernel[0] > tuning_cuda.CUDA_STENCIL_LIMITS[0] or q.kernel[1] > tuning_cuda.CUDA_STENCIL_LIMITS[1]:
+        return f"a window of {q.kernel}: it takes up to {tuning_cuda.CUDA_STENCIL_LIMITS}"
     return refused(call)
 
 
@@ -121,7 +121,7 @@ def cost(call: Call, device: Device) -> float:
     tiles = -(-p.output[0] // strips.tile_rows) * -(-p.output[1] // strips.tile_columns) * p.batch * p.out_channels
     slid = (strips.rows + p.kernel[0] - 1) * p.kernel[1] * (strips.rows if strips.tall else p.kernel[0])
     flops = 2 * tiles * strips.threads * strips.columns * slid
-    return tuning.cuda_cost("stencil", summed(call), flops, call.bytes, device.flops, device.bandwidth)
+    return tuning_cuda.cuda_cost("stencil", summed(call), flops, call.bytes, device.flops, device.bandwidth)
 
 
 def workspace(call: Call) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.backends.cuda import batches, implicit_gemm
 from gpuconv.backends.cuda.geometry import axis_strides, bytes_of_a_sum, bytes_of_gathered, computed
 from gpuconv.dtypes import result_dtype, to_numpy
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gpuconv.backends.cuda.memory import Array, Job
     from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
-    from gpuconv.tuning import GemmTile
+    from gpuconv.tuning_cuda import GemmTile
 
 __all__ = ["cost", "pack", "run", "size_of", "supports", "temporary", "workspace"]
 
@@ -51,8 +51,8 @@ def supports(call: Call, device: Device) -> str | None:
     if p.groups != 1:
         return f"groups={p.groups}: it takes one"
     needed = temporary(call)
-    if needed > tuning.CUDA_WINOGRAD_TEMPORARY:
-        return f"transformed arrays of {needed} bytes: it takes up to {tuning.CUDA_WINOGRAD_TEMPORARY}"
+    if needed > tuning_cuda.CUDA_WINOGRAD_TEMPORARY:
+        return f"transformed arrays of {needed} bytes: it takes up to {tuning_cuda.CUDA_WINOGRAD_TEMPORARY}"
     return None
 
 
@@ -65,7 +65,7 @@ def temporary(call: Call) -> int:
 def cost(call: Call, device: Device) -> float:
     """Return estimated seconds: those of the products, and of the transformed arrays' way to memory and back."""
     flops, traffic = _work(call, size_of(call))
-    return tuning.cuda_cost("winograd", call.dtype, flops, traffic, device.flops, device.bandwidth)
+    return tuning_cuda.cuda_cost("winograd", call.dtype, flops, traffic, device.flops, device.bandwidth)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -78,7 +78,7 @@ def size_of(call: Call) -> int:
 
     def weight(size: int) -> float:
         flops, traffic = _work(call, size)
-        return flops + tuning.CUDA_BALANCE * traffic
+        return flops + tuning_cuda.CUDA_BALANCE * traffic
 
     return min(sizes, key=weight)
 
@@ -160,7 +160,7 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None, packed: An
         return
     p, kinds = computed(call), scalars.of(call.dtype)
     among = implicit_gemm.tiles_of("float32", kinds.sums.itemsize)
-    among = tuning.CUDA_SIMULATOR_GEMM_TILES if device().simulated else among
+    among = tuning_cuda.CUDA_SIMULATOR_GEMM_TILES if device().simulated else among
     fill, zero = kinds.sums.type(p.padding_value), kinds.sums.type(0)
     with memory.Job(read, w, written, bias) as job:
         size, plain, transformed = _packed(call, w, job) if packed is None else packed

@@ -18,11 +18,11 @@ from support import (
 )
 
 import gpuconv
-from gpuconv import reference, tuning
+from gpuconv import reference, tuning_cuda
 from gpuconv.backends.cuda import device, direct, direct_gradient, launch
 from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
-from gpuconv.tuning import CudaTile, GradientTile
+from gpuconv.tuning_cuda import CudaTile, GradientTile
 
 DIRECT = Engine("cuda", "direct")
 
@@ -51,7 +51,7 @@ GRADIENTS = (
 
 @pytest.fixture
 def tiles(request, monkeypatch):
-    monkeypatch.setattr(tuning, "CUDA_SIMULATOR_TILES", TILES[request.param])
+    monkeypatch.setattr(tuning_cuda, "CUDA_SIMULATOR_TILES", TILES[request.param])
     return request.param
 
 
@@ -142,7 +142,7 @@ def test_input_gradient(name, tiles):
 @pytest.mark.parametrize("tile", range(2))
 @pytest.mark.parametrize("name", FORWARD)
 def test_weight_gradient(name, tile, monkeypatch):
-    monkeypatch.setattr(tuning, "CUDA_SIMULATOR_GRADIENT_TILES", (GRADIENT_TILES[tile],))
+    monkeypatch.setattr(tuning_cuda, "CUDA_SIMULATOR_GRADIENT_TILES", (GRADIENT_TILES[tile],))
     monkeypatch.setattr(direct_gradient, "_SLICE_DEPTHS", 1)
     x_shape, w_shape, arguments = FORWARD[name]
     check(ConvProblem.make(x_shape, w_shape, **arguments), "weight_gradient", ("float32", "float64")[tile])

@@ -3,11 +3,11 @@
 import pytest
 from support import DTYPES, Engine, assert_close, compute, expected, reduction_length, tolerance
 
-from gpuconv import tuning
+from gpuconv import tuning_cuda
 from gpuconv.backends.cuda import device, implicit_gemm, launch
 from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
-from gpuconv.tuning import GemmTile
+from gpuconv.tuning_cuda import GemmTile
 
 GEMM = Engine("cuda", "implicit_gemm")
 FORWARD = {
@@ -56,7 +56,7 @@ def test_input_gradient():
 
 
 def test_several_fours_of_a_thread(monkeypatch):
-    monkeypatch.setattr(tuning, "CUDA_SIMULATOR_GEMM_TILES", (GemmTile(16, 16, 2, 8, 8),))
+    monkeypatch.setattr(tuning_cuda, "CUDA_SIMULATOR_GEMM_TILES", (GemmTile(16, 16, 2, 8, 8),))
     check(ConvProblem.make((1, 3, 4, 5), (18, 3, 2, 2)), "forward", "float32", bias=True)
 
 
