@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import gpuconv
-from gpuconv.backends.cpu import blocked, blocked_geometry, blocked_tiles, simd
+from gpuconv.backends.cpu import blocked, blocked_blocks, blocked_geometry, blocked_tiles, simd, tasks
 from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
 
@@ -31,6 +31,8 @@ def place(request, monkeypatch):
     if request.param == "packed":
         monkeypatch.setattr(blocked, "_NEAR_BYTES", dict.fromkeys(blocked._NEAR_BYTES, -1))
     blocked._ready.cache_clear()
+    small = ConvProblem.make((1, 4, 9, 9), (8, 4, 3, 3))
+    assert blocked._geometry(Call(small, "forward", "float32")).inside == (request.param == "in place")
     yield request.param
     blocked._ready.cache_clear()
 
@@ -127,19 +129,39 @@ def test_a_nan_reaches_its_receptive_field_only(dtype, place):
     x, w = arrays((1, 4, 20, 21), (9, 4, 3, 3), dtype=dtype)
     w[w == 0] = 1
     x[0, 2, 7, 15] = np.nan
-    got = np.isnan(gpuconv.conv2d(x, w, padding=1, algorithm="blocked", backend="cpu"))
-    want = np.zeros_like(got)
-    want[:, :, 6:9, 14:17] = True
-    np.testing.assert_array_equal(got, want)
+    for padding in (0, 1):
+        got = np.isnan(gpuconv.conv2d(x, w, padding=padding, algorithm="blocked", backend="cpu"))
+        want = np.zeros_like(got)
+        want[:, :, 5 + padding : 8 + padding, 13 + padding : 16 + padding] = True
+        np.testing.assert_array_equal(got, want)
 
 
 def test_long_sums_are_divided_among_tasks():
     problem = ConvProblem.make((1, 512, 60, 60), (512, 512, 3, 3), padding=1)
     g = blocked._geometry(Call(problem, "forward", "float32"))
-    flops = problem.flops / g.tasks
-    assert flops < 2 * blocked_geometry.TASK_FLOPS
+    assert problem.flops / g.tasks < 2 * tasks.TASK_FLOPS
     assert g.scratch_bytes < 1 << 20
     assert g.packed_elements == 512 * 512 * 9
+
+
+def test_a_sum_so_long_that_its_smallest_task_is_a_long_one():
+    problem = ConvProblem.make((1, 1024, 5, 6, 18), (1024, 1024, 5, 5, 5))
+    lanes = simd.vector_bits() // 32
+    g = blocked._geometry(Call(problem, "forward", "float32"))
+    assert g.tasks >= 1024 // (blocked_tiles.VECTORS * lanes)
+    assert g.packed_elements == 1024 * 1024 * 125
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 100_000, 1), (1, 1, 3000, 3000), (1, 3, 500, 20, 20)])
+def test_maps_of_many_lines_are_divided_into_few_kinds_of_blocks(shape, monkeypatch):
+    kinds = []
+    monkeypatch.setattr(blocked_blocks.Work, "cycles", lambda self, block, vectors: kinds.append(block) or 1.0)
+    blocked_geometry.geometry.cache_clear()
+    rank = len(shape) - 2
+    problem = ConvProblem.make(shape, (1, shape[1], *(3, 1, 1)[:rank]))
+    blocked_geometry.geometry(problem, "float32", True)
+    blocked_geometry.geometry.cache_clear()
+    assert 0 < len(kinds) < 1000
 
 
 def test_vectors_are_the_hosts():
@@ -152,5 +174,11 @@ def test_what_it_does_not_serve():
     x, w = arrays((1, 4, 9, 9), (8, 4, 3, 3))
     with pytest.raises(gpuconv.UnsupportedError, match="weight gradients"):
         gpuconv.grad.conv2d_weight(x, w.shape, x[:, :, 2:, 2:].repeat(2, 1), algorithm="blocked", backend="cpu")
+    with pytest.raises(gpuconv.UnsupportedError, match="'zeros' border only"):
+        gpuconv.grad.conv2d_input(
+            x.shape, w, x[:, :, 2:, 2:].repeat(2, 1), padding_mode="wrap", algorithm="blocked", backend="cpu"
+        )  # fmt: skip
+    with pytest.raises(gpuconv.UnsupportedError, match="no empty arrays"):
+        gpuconv.conv2d(x[:0], w, algorithm="blocked", backend="cpu")
     with pytest.raises(gpuconv.UnsupportedError, match="not complex64"):
         gpuconv.conv2d(x.astype("complex64"), w.astype("complex64"), algorithm="blocked", backend="cpu")

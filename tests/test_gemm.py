@@ -108,6 +108,15 @@ def test_phases_of_a_transposed_convolution(stride, outputs):
     np.testing.assert_array_equal(run(gpuconv.conv_transpose2d, x, w, "gemm", stride=stride, padding=1), want)
 
 
+@pytest.mark.parametrize(("size", "in_rows"), [(31, True), (32, False), (64, False)])
+def test_channels_that_meet_in_few_sets_of_a_cache_go_through_panels(size, in_rows):
+    x, w = arrays((1, 12, size, size), (21, 12, 1, 1))
+    assert gemm_geometry.reads_rows(ConvProblem.make(x.shape, w.shape)) == in_rows
+    np.testing.assert_array_equal(
+        run(gpuconv.conv2d, x, w, "gemm"), np.einsum("oc,nchw->nohw", w[..., 0, 0], x)
+    )  # fmt: skip
+
+
 def test_strided_arrays():
     x, w = arrays((2, 12, 10, 18), (11, 6, 1, 1))
     x = x[:, ::2, :, ::3]

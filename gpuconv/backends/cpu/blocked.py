@@ -1,7 +1,7 @@
 """Direct convolution with vectors along blocks of output channels, inputs read wherever they lie.
 
 A tile of places by two vectors of channels stays in registers over the whole sum; each input is broadcast to both. An
-input's neighbours may lie as far apart as a stride, a dilation or a layout puts them. See docs/kernels_gemm.md.
+input's neighbours may lie as far apart as a stride, a dilation or a layout puts them. See docs/kernels_blocked.md.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import direct_kernels, memory, threads
+from gpuconv.backends.cpu.axes import flattened, is_flat, offsets, strides_of
 from gpuconv.backends.cpu.blocked_geometry import Geometry, geometry
 from gpuconv.backends.cpu.blocked_kernels import BLOCKED, convolution
-from gpuconv.backends.cpu.gemm_geometry import flattened, is_flat, offsets, strides_of
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import CODES, lanes_of, registers
 from gpuconv.backends.cpu.weight_packing import PACK_CYCLES, Packing
@@ -63,8 +63,13 @@ def cost(call: Call, device: Device) -> float:
 
 def workspace(call: Call) -> int:
     """Return the bytes of packed weights and of all threads' scratch memory."""
-    g = _geometry(call)
-    return g.packed_elements * np.dtype(call.dtype).itemsize + g.scratch_bytes * min(g.tasks, threads.count())
+    g, problem = _geometry(call), _problem(call)
+    scratch = g.scratch_bytes * min(g.tasks, threads.count())
+    if flattened(problem) is not None:
+        # Arrays with gaps are not one line.
+        other = geometry(problem, call.accumulator, _is_near(call))
+        scratch = max(scratch, other.scratch_bytes * min(other.tasks, threads.count()))
+    return g.packed_elements * np.dtype(call.dtype).itemsize + scratch
 
 
 def _problem(call: Call) -> ConvProblem:
@@ -84,14 +89,14 @@ def _geometry(call: Call) -> Geometry:
 
 
 @functools.lru_cache(maxsize=1024)
-def _packing(call: Call) -> tuple[Packing, Array]:
+def _packing(call: Call) -> Packing:
     g = _geometry(call)
     phases = np.zeros(len(g.phases), direct_kernels.PHASE)
     for own, phase, taps in zip(phases, g.phases, g.taps, strict=True):
         own["w_offset"], own["w_group_bytes"], own["tap_count"] = phase["w_offset"], phase["w_group"], len(taps)
     record = g.words.view(BLOCKED)[0]
     code = CODES[call.dtype]
-    return Packing(call, record, phases, g.packed_elements, (code, code), lanes_of(code), True), phases
+    return Packing(call, record, phases, g.packed_elements, (code, code), lanes_of(code), True)
 
 
 class _Ready(NamedTuple):
@@ -142,7 +147,7 @@ def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...]) -
 
 def pack(call: Call, w: Array) -> Array:
     """Return the weights as the kernel reads them: [phase][group][vector of outputs][channel][tap][lane]."""
-    packing, _ = _packing(call)
+    packing = _packing(call)
     return packing.pack(w, memory.aligned(packing.elements * w.itemsize)[0])
 
 
@@ -153,7 +158,7 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     if packed is not None:
         _run(call, x, packed, y, bias)
         return
-    packing, _ = _packing(call)
+    packing = _packing(call)
     block = memory.take(packing.elements * w.itemsize)
     _run(call, x, packing.pack(w, block[0]), y, bias)
     memory.give_back(block)

@@ -68,7 +68,7 @@ def _multiply(p, f, x, w, bias, to, pixel, vectors, qz, qy, qx, ny, nx, out_x, m
 
 
 @njit(error_model="numpy")
-def _write_run(y, yc, yx, sums, pixel, count, rows, square, size, lanes, accumulator):  # type: ignore[no-untyped-def]
+def _write_places(y, yc, yx, sums, pixel, count, rows, square, size, lanes, accumulator):  # type: ignore[no-untyped-def]
     """Write a run of neighbouring places of `rows` channels, at most a vector's."""
     is_whole = rows == lanes and yx == size and count >= lanes
     place = 0
@@ -118,7 +118,7 @@ def _strip(p, phases, x, vector, vectors, group, y, qz, qy, qx, ny, nx, sums, sq
                 continue
             for v in range(vectors):
                 rows = min(lanes, p.outputs - (vector + v) * lanes)
-                _write_run(
+                _write_places(
                     to + v * lanes * p.yc, p.yc, p.yx, own + v * lanes * size, pixel, run, rows, square, size, lanes,
                     accumulator,
                 )  # fmt: skip

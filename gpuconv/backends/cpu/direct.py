@@ -111,8 +111,7 @@ class _Correlation:
     """A forward or transposed convolution as the forward correlation that the kernel computes."""
 
     def __init__(self, call: Call) -> None:
-        self.forward, self.is_forward = call.problem, call.operation == "forward"
-        self.problem = problem = call.problem if self.is_forward else call.problem.adjoint()
+        self.problem = problem = call.problem if call.operation == "forward" else call.problem.adjoint()
         self.dtype = np.dtype(accumulator_of(call.dtype, call.accumulator))
         self.bias_dtype = np.result_type(self.dtype, 1j) if call.is_complex else self.dtype
         self.geometry = g = correlation_geometry(problem, self.dtype.name, call.is_complex)

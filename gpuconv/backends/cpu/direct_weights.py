@@ -47,8 +47,8 @@ def _order_of_taps(p, phases, size):  # type: ignore[no-untyped-def]
 def weight_packing(source: int, accumulator: int, height: int, is_padded: bool) -> int:
     """Return the address of the kernel that packs weights as [phase][group][row block][channel][tap][row].
 
-    A task is one group and block of `height` rows, in all phases. The last block is padded to that height, or, where
-    it is not, as `block_rows` has it.
+    A task is one group and block of `height` rows, in all phases. The last block is padded to that height, or, of
+    `direct_kernels.ROWS` rows, as `block_rows` has it.
     """
     lanes, version = simd.lanes_of(accumulator), simd.source_version()
     size = simd.BYTES[accumulator]

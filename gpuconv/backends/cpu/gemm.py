@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import direct, memory, threads
+from gpuconv.backends.cpu.axes import flattened, is_flat, offsets, strides_of
 from gpuconv.backends.cpu.direct_kernels import ROWS
 from gpuconv.backends.cpu.gemm_blocks import PANELS, PLANES
-from gpuconv.backends.cpu.gemm_geometry import Geometry, flattened, geometry, is_flat, offsets, reads_rows, strides_of
+from gpuconv.backends.cpu.gemm_geometry import Geometry, geometry, reads_rows
 from gpuconv.backends.cpu.gemm_kernels import GEMM, multiplication
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import CODES

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.direct_kernels import ROWS
 from gpuconv.backends.cpu.gemm_tiles import WIDTH
+from gpuconv.backends.cpu.tasks import TASK_FLOPS, cycles_until_done
 
-__all__ = [
-    "LINES",
-    "PANELS",
-    "PLANES",
-    "POINT",
-    "TASK_FLOPS",
-    "Axis",
-    "Choice",
-    "Work",
-    "choose",
-    "cycles_until_done",
-    "round_up",
-    "runs",
-]
+if TYPE_CHECKING:
+    from gpuconv.backends.cpu.axes import Axis
+
+__all__ = ["LINES", "PANELS", "PLANES", "Choice", "Work", "choose", "round_up", "runs"]
 
 PANELS, LINES, PLANES = range(3)
 """What tiles read: panels, or packed inputs where they lie: each line's outputs as a run, or a plane's with the gaps
@@ -40,8 +30,6 @@ _DIRECT_VECTORS = 144
 _SUMS_BYTES = 1 << 20
 """A task's sums in scratch memory at most; with 16 registers a quarter for those of phases, which are read again to be
 mixed."""
-TASK_FLOPS = 200e6
-"""A task's operations at most, but for a single block of rows: a call can be interrupted between tasks."""
 _WEIGHT_CYCLES = 0.4
 """To pack a weight within a task."""
 _PANEL_CYCLES = 4.0
@@ -52,27 +40,6 @@ _NARROW_TILE = {1: 1.3, 2: 1.05}
 _UNALIGNED = 1.05
 _LEAST_GAIN = 0.85
 """What reading packed lines makes of an estimate at least, and so is tried for."""
-_DISTURBANCE = 0.05
-"""Of a task's time: what a thread may wait for another's last task."""
-
-
-class Axis(NamedTuple):
-    """One axis: all of its phases read one packed input."""
-
-    step: int
-    outputs: int
-    advance: int
-    offset: int
-    residues: tuple[int, ...]
-    reach: int
-    starts: tuple[int, ...]
-    counts: tuple[int, ...]
-    places: tuple[tuple[tuple[int, int, int], ...], ...]
-    """For each phase and tap: the number of its residue, its place in that residue's array, its offset in the input."""
-
-
-POINT = Axis(1, 1, 1, 0, (0,), 0, (0,), (1,), (((0, 0, 0),),))
-"""An axis that the problem lacks."""
 
 
 def round_up(n: int, multiple: int) -> int:
@@ -164,21 +131,6 @@ def _cycles(work: Work, block: tuple[int, int, int], rows: int, runs_of: int) ->
             number = work.images * math.prod(n for n, _ in kinds)
             tasks.append((_task_cycles(work, tuple(part), part_rows, runs_of), number))
     return cycles_until_done(tasks, work.workers)
-
-
-def cycles_until_done(tasks: list[tuple[float, int]], workers: int) -> float:
-    """Return the cycles until all tasks, (cycles, number) of each kind, are done, the first kind the longest."""
-    total, longest = sum(cycles * number for cycles, number in tasks), tasks[0][0]
-    if workers == 1:
-        return total
-    if sum(number for _, number in tasks) > 8 * workers:
-        return total / workers + (0.5 + _DISTURBANCE) * longest
-    # Each task goes to the thread that is free first.
-    ends = [0.0] * workers
-    for cycles, number in tasks:
-        for _ in range(number):
-            heapq.heapreplace(ends, ends[0] + cycles)
-    return max(ends) + _DISTURBANCE * longest
 
 
 def choose(work: Work) -> Choice:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -11,11 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import simd, threads
+from gpuconv.backends.cpu.axes import POINT, axis_of, odd_lines
 from gpuconv.backends.cpu.direct_kernels import ROWS
-from gpuconv.backends.cpu.gemm_blocks import PANELS, POINT, TASK_FLOPS, Axis, Work, choose, round_up, runs
+from gpuconv.backends.cpu.gemm_blocks import PANELS, Work, choose, round_up, runs
 from gpuconv.backends.cpu.gemm_kernels import GEMM, PHASE, SET
 from gpuconv.backends.cpu.gemm_panels import TILE_BYTES
 from gpuconv.backends.cpu.gemm_tiles import WIDTH
+from gpuconv.backends.cpu.tasks import TASK_FLOPS
 from gpuconv.backends.cpu.tiles import row_blocks
 from gpuconv.boundary import MODES
 
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = [
-    "Geometry", "axis_of", "flattened", "geometry", "is_flat", "odd_lines", "offsets", "reads_rows", "strides_of",
-]  # fmt: skip
+__all__ = ["Geometry", "geometry", "reads_rows"]
 
 _DEPTH_BYTES = 32 << 10
 """One panel: with the weights that meet it, it stays in a first-level cache of 32 KiB or more."""
@@ -36,6 +35,7 @@ and cache lines, and wait in a second-level cache of 512 KiB or more."""
 _INPUT_BYTES = 416 << 10
 """Packed input: with a panel it stays in a second-level cache of 512 KiB or more."""
 _FEW_ROWS = 32
+"""Rows of weights that meet a panel, up to which it is not worth its copying."""
 _WAY_BYTES, _WAYS = 4096, 8
 """Of a first-level cache: channels a multiple of a way apart share one set of lines, a line for each way."""
 _LEAST_CUT_TERMS = 64
@@ -75,65 +75,12 @@ def reads_rows(problem: ConvProblem) -> bool:
     Channels that lie many lines apart meet in few sets of a first-level cache and push each other out (64 -> 256 at
     56x56: 76 GFLOP/s a core without a panel and 88 with it on Zen 3, 128 and 150 on an Emerald Rapids). Maps of 64x64
     meet in one, which holds few channels for the next rows of weights (256 -> 21: 0.42 ms, 0.29 with panels).
+    Numbers count as float32.
     """
     if problem.out_channels // problem.groups > _FEW_ROWS:
         return False
     sets = _WAY_BYTES // math.gcd(_WAY_BYTES, 4 * math.prod(problem.spatial))
     return problem.in_channels // problem.groups <= _WAYS * sets
-
-
-def flattened(problem: ConvProblem) -> ConvProblem | None:
-    """Return a kernel of size 1's problem with one spatial axis, or None where it is not of that kind."""
-    if (
-        problem.rank == 1
-        or problem.layout != "channels_first"
-        or any(n != 1 for n in (*problem.kernel, *problem.stride, *problem.input_dilation))
-        or any(p or q for p, q in problem.padding)
-    ):
-        return None
-    return dataclasses.replace(
-        problem, spatial=(math.prod(problem.spatial),), kernel=(1,), stride=(1,), dilation=(1,), input_dilation=(1,),
-        padding=((0, 0),),
-    )  # fmt: skip
-
-
-def strides_of(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[int, int, list[int]]:
-    """Return the bytes between neighbours: batch, channel, and the three spatial axes."""
-    batch, *rest = strides if problem.batched else (0, *strides)
-    channel = rest.pop(0 if problem.layout == "channels_first" else -1)
-    return batch, channel, [0] * (3 - problem.rank) + rest
-
-
-def is_flat(strides: list[int], shape: tuple[int, ...], size: int) -> bool:
-    """Return whether the spatial axes of an array are one line of elements without gaps."""
-    for stride, n in zip(reversed(strides), reversed(shape), strict=False):
-        if n > 1 and stride != size:
-            return False
-        size *= n
-    return True
-
-
-def axis_of(problem: ConvProblem, axis: int) -> Axis:
-    """Return one axis of a forward problem."""
-    phases = problem.phases(axis)
-    offsets = [offset for phase in phases for _, offset in phase.taps]
-    least, advance = min(offsets, default=0), phases[0].advance
-    residues = tuple(sorted({(offset - least) % advance for offset in offsets})) or (0,)
-    places = tuple(
-        tuple((residues.index((o - least) % advance), (o - least) // advance, o - least) for _, o in phase.taps)
-        for phase in phases
-    )
-    return Axis(
-        phases[0].step, max(phase.count for phase in phases), advance, least, residues,
-        max((place for taps in places for _, place, _ in taps), default=0),
-        tuple(phase.start for phase in phases), tuple(phase.count for phase in phases), places,
-    )  # fmt: skip
-
-
-def odd_lines(n: int) -> int:
-    """Return at least n bytes, an odd number of cache lines: neighbours so far apart meet in no set of a cache."""
-    lines = -(-n // 64)
-    return (lines + 1 - lines % 2) * 64
 
 
 @functools.lru_cache(maxsize=1024)
@@ -292,19 +239,3 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
         patches and inside,
         tuple(keep),
     )
-
-
-@functools.lru_cache(maxsize=256)
-def offsets(
-    g_taps: tuple[tuple[tuple[int, int, int], ...], ...], channels: int, strides: tuple[int, ...]
-) -> tuple[Array, tuple[Array, ...]]:
-    """Return the sets' tables for an x that is read where it lies: addresses of a channel's taps, in bytes."""
-    channel, *spatial = strides
-    tables = tuple(
-        (
-            np.arange(channels, dtype=np.int64)[:, None] * channel
-            + np.array(members, np.int64).reshape(-1, 3) @ np.array(spatial, np.int64)
-        ).ravel()
-        for members in g_taps
-    )
-    return np.array([table.ctypes.data for table in tables], np.int64), tables

@@ -89,6 +89,15 @@ def _features() -> dict[str, bool]:
 
 
 @functools.cache
+def _machine() -> str:
+    """Return the host's family: "x86", "arm" or "other"."""
+    import platform
+
+    name = platform.machine().lower()
+    return "arm" if name in ("aarch64", "arm64") else "x86" if name in ("x86_64", "amd64") else "other"
+
+
+@functools.cache
 def cpu_name() -> str:
     """Return LLVM's name of the host's processor."""
     import llvmlite.binding as llvm
@@ -109,9 +118,7 @@ def vector_bits() -> int:
 @functools.cache
 def registers() -> int:
     """Return how many vector registers the host has."""
-    import platform
-
-    return 32 if _features().get("avx512f") or platform.machine() in ("aarch64", "arm64") else 16
+    return 32 if _features().get("avx512f") or _machine() == "arm" else 16
 
 
 def has_masks() -> bool:
@@ -122,9 +129,7 @@ def has_masks() -> bool:
 @functools.cache
 def has_fma() -> bool:
     """Return whether the host multiplies and adds in one step."""
-    import platform
-
-    return _features().get("fma", False) or platform.machine() in ("aarch64", "arm64")
+    return _features().get("fma", False) or _machine() == "arm"
 
 
 @functools.cache
@@ -309,10 +314,9 @@ def after(builder: Any, address: Any, values: list[Any]) -> tuple[Any, list[Any]
     An empty piece of assembly holds them all, so that what is loaded from the address is not loaded, and its register
     taken, before the vectors are computed; the processor sees nothing of it.
     """
-    import platform
-
-    is_arm = platform.machine() in ("aarch64", "arm64")
-    kind = "w" if is_arm else "v" if vector_bits() == 512 else "x"
+    if _machine() == "other":
+        return address, values
+    kind = "w" if _machine() == "arm" else "v" if vector_bits() == 512 else "x"
     held = [address, *values]
     types_ = [value.type for value in held]
     kinds = ["=r", *[f"={kind}"] * len(values), *map(str, range(len(held)))]

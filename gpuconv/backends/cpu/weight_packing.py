@@ -34,7 +34,7 @@ class Packing:
     record : numpy record
         Has the real `channels` and `outputs` of a group and `groups`.
     phases : array of `direct_kernels.PHASE`
-        Their `w_offset`, `w_group_bytes` and `tap_count` place the packed weights; to be kept by the caller.
+        Their `w_offset`, `w_group_bytes` and `tap_count` place the packed weights.
     elements : int
         Of the packed weights.
     codes : tuple of int
@@ -42,7 +42,8 @@ class Packing:
     rows : int
         Of a block.
     is_padded : bool
-        Whether the last block has as many rows as the others.
+        Whether the last block has as many rows as the others; if not, blocks are `direct_kernels.block_rows`'s, of
+        `direct_kernels.ROWS`.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Packing:
     ) -> None:
         self.forward, self.is_forward = call.problem, call.operation == "forward"
         self.problem = problem = call.problem if self.is_forward else call.problem.adjoint()
+        self.phases = phases  # which the record points to
         self.elements, self.kind = elements, (*codes, rows, is_padded)
         combinations = [list(itertools.product(*(axis.taps for axis in phase))) for phase in problem.all_phases]
         # Kernel positions of all phases' taps, one phase after the other.
