@@ -189,9 +189,9 @@ def rows(call: Call, backend_name: str, device_name: str | None = None) -> tuple
     return tuple(found)
 
 
-def workspace(call: Call, backend_name: str, algorithm_name: str) -> int | None:
+def workspace(call: Call, module: ModuleType) -> int | None:
     """Return the bytes that an algorithm takes for a call besides its arrays; None where it does not say."""
-    stated = getattr(algorithm(backend_name, algorithm_name), "workspace", None)
+    stated = getattr(module, "workspace", None)
     return None if stated is None else stated(call)
 
 
@@ -237,7 +237,7 @@ def _within(call: Call, candidates: list[Row], limit: int | None) -> list[Row]:
     """Return the candidates whose workspace is within a limit; raise where none is."""
     if limit is None:
         return candidates
-    sizes = [(workspace(call, row.backend, row.algorithm), row) for row in candidates]
+    sizes = [(workspace(call, algorithm(row.backend, row.algorithm)), row) for row in candidates]
     stated = [(size, row) for size, row in sizes if size is not None]
     if not stated:
         names = ", ".join(row.algorithm for row in candidates)

@@ -125,7 +125,7 @@ class Plan:
         self._weights, self._bias, self._packed = weights, a["bias"], self._job.module.pack(call, weights)
         algorithm = self._job.module.__name__.rpartition(".")[2]
         self.explanation = dispatch.explain(call, backend, algorithm)
-        self.workspace_bytes = dispatch.workspace(call, backend, algorithm)
+        self.workspace_bytes = dispatch.workspace(call, dispatch.algorithm(backend, algorithm))
 
     def __call__(self, x: Any, *, out: Any = None) -> Any:
         """Return the convolution of `x`, whose shape and dtype must be the planned ones."""

@@ -24,6 +24,8 @@ _TILE_CYCLES = 120.0
 """To begin and to end a tile."""
 _WRITE_CYCLES = 4.0
 """To turn a vector of sums around and write it."""
+_PHASES_CYCLES = 10.0
+"""More for each where phases are written beside each other."""
 _LOAD_CYCLES = 4.0
 """A vector of weights from a second-level cache."""
 _UNSHARED = 1.25
@@ -93,6 +95,7 @@ class Work(NamedTuple):
         bz, by, bx = block
         tiles, terms = -(-bx // tile_places()), sum(self.terms)
         unshared = 1.0 if max(map(len, self.axes[2].places)) > 1 else _UNSHARED
+        written = _WRITE_CYCLES + (_PHASES_CYCLES if len(self.terms) > 1 else 0.0)
         cycles = _TASK_CYCLES
         for width, count in ((VECTORS, vectors // VECTORS), (vectors % VECTORS, 1)):
             if width == 0:
@@ -102,7 +105,7 @@ class Work(NamedTuple):
                 # A product of a vector takes half a cycle, and so do loads; the weights of a tile take theirs anyhow.
                 longest = max(places * width * 0.52, (places + width) * 0.55, _LOAD_CYCLES * width)
                 products += number * longest * unshared
-            begun = len(self.terms) * (tiles * _TILE_CYCLES + bx * width * _WRITE_CYCLES)
+            begun = len(self.terms) * (tiles * _TILE_CYCLES + bx * width * written)
             cycles += count * (bz * by * (terms * products + begun) + terms * width * _WEIGHTS_CYCLES)
         if not self.inside:
             pz, py, px = self.pitches(block)

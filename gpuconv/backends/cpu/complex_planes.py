@@ -55,12 +55,8 @@ def cost(call: Call, device: Device) -> float:
 def workspace(call: Call) -> int:
     """Return the bytes of the parts of the arrays and of the weights, and of what the real convolution takes."""
     real = _real(call)
-    inner = dispatch.workspace(real, "cpu", _name(_algorithm(call)))
+    inner = dispatch.workspace(real, _algorithm(call))
     return real.bytes + (inner or 0)
-
-
-def _name(module: ModuleType) -> str:
-    return module.__name__.rpartition(".")[2]
 
 
 @functools.lru_cache(maxsize=1024)

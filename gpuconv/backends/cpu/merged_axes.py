@@ -77,7 +77,7 @@ def cost(call: Call, device: Device) -> float:
 
 def workspace(call: Call) -> int | None:
     """Return the bytes that the algorithm takes which serves the call with its axes merged."""
-    return dispatch.workspace(_merged(call), "cpu", _algorithm(call).__name__.rpartition(".")[2])
+    return dispatch.workspace(_merged(call), _algorithm(call))
 
 
 def _weights(call: Call, w: Array) -> Array:

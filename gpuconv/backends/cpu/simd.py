@@ -227,7 +227,7 @@ def store_part(builder: Any, value: Any, address: Any, code: int, count: Any) ->
         with whole:
             store_vector(builder, value, address, code)
         with part:
-            if registers() == 32:
+            if has_masks():
                 store_masked(builder, value, address, first_lanes(builder, count, n), code)
                 return
             size = n // 2
