@@ -80,12 +80,14 @@ class Call:
     """What there is to know of w where it is a `Factors` in place of an array."""
     activation: str = ""
     """What is applied to the result after the bias, one of `gpuconv.activation.NAMES`; "" for nothing."""
+    planned: bool = False
+    """Whether the weights are packed once for many calls, so that a choice need not count it."""
 
     @functools.cached_property
     def _hash(self) -> int:
         return hash((
             self.problem, self.operation, self.dtype, self.precision, self.sums, self.result, self.factored,
-            self.activation,
+            self.activation, self.planned,
         ))  # fmt: skip
 
     @property

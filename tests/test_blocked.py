@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 import gpuconv
-from gpuconv.backends.cpu import blocked, blocked_blocks, blocked_geometry, blocked_tiles, simd, tasks
+from gpuconv.backends.cpu import (
+    blocked,
+    blocked_blocks,
+    blocked_geometry,
+    blocked_tiles,
+    device,
+    gemm,
+    simd,
+    tasks,
+    winograd,
+)
 from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
 
@@ -162,6 +172,23 @@ def test_maps_of_many_lines_are_divided_into_few_kinds_of_blocks(shape, monkeypa
     blocked_geometry.geometry(problem, "float32", True)
     blocked_geometry.geometry.cache_clear()
     assert 0 < len(kinds) < 1000
+
+
+@pytest.mark.parametrize("algorithm", [blocked, gemm, winograd])
+def test_planned_weights_cost_no_packing(algorithm):
+    problem = ConvProblem.make((1, 256, 30, 30), (320, 256, 3, 3), stride=2, padding=1)
+    called, planned = (Call(problem, "forward", "float32", planned=p) for p in (False, True))
+    assert algorithm.cost(planned, device()) < algorithm.cost(called, device())
+
+
+def test_plans_are_chosen_as_planned():
+    w = np.zeros((320, 256, 3, 3), np.float32)
+    plan = gpuconv.plan(gpuconv.conv2d, (1, 256, 30, 30), w, stride=2, padding=1, backend="cpu")
+    rows = {row.algorithm: row for row in plan.explanation.rows if row.backend == "cpu"}
+    problem = ConvProblem.make((1, 256, 30, 30), w.shape, stride=2, padding=1)
+    call = Call(problem, "forward", "float32", planned=True)
+    assert rows["blocked"].tabulated == blocked.cost(call, device())
+    assert plan.explanation.chosen.seconds == min(row.seconds for row in rows.values() if row.seconds is not None)
 
 
 def test_vectors_are_the_hosts():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -120,12 +121,13 @@ class Plan:
             operation, rank, self._state[1], weights.shape, None, dtype, geometry_of(a), a["precision"],
             activation=a["activation"],
         )  # fmt: skip
+        call = dataclasses.replace(call, planned=True)
         arrays.check_bias(a["bias"], bias_channels(call), result_dtype(weights.dtype))
         self._job = settle(call, backend, a["algorithm"], max_workspace)
         self._weights, self._bias, self._packed = weights, a["bias"], self._job.module.pack(call, weights)
         algorithm = self._job.module.__name__.rpartition(".")[2]
         self.explanation = dispatch.explain(call, backend, algorithm)
-        self.workspace_bytes = dispatch.workspace(call, dispatch.algorithm(backend, algorithm))
+        self.workspace_bytes = dispatch.workspace(call, self._job.module)
 
     def __call__(self, x: Any, *, out: Any = None) -> Any:
         """Return the convolution of `x`, whose shape and dtype must be the planned ones."""

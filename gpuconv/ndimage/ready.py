@@ -281,7 +281,7 @@ def _choice(
         geometry.x_shape, geometry.w_shape, stride=geometry.steps, padding=geometry.padding,
         dilation=geometry.dilation, padding_mode=geometry.mode, padding_value=geometry.fill,
     )  # fmt: skip
-    other = {} if source == sums == result else {"sums": sums, "result": result}
+    other: dict[str, Any] = {} if source == sums == result else {"sums": sums, "result": result}
     call = Call(problem, "forward", source, precision, factored=factored, **other)
     try:
         return call, choose(call, backend)

@@ -57,7 +57,8 @@ def cost(call: Call, device: Device) -> float:
     constants = CPU_COSTS["blocked"][device.vector_bits]
     operations = 4 * device.vector_bits // 8 / np.dtype(call.dtype).itemsize
     g = _geometry(call)
-    cycles = g.cycles + PACK_CYCLES * g.packed_elements / device.threads
+    packing = 0.0 if call.planned else PACK_CYCLES * g.packed_elements / device.threads
+    cycles = g.cycles + packing
     return constants.overhead + cycles * operations / constants.flops + call.bytes / constants.bandwidth
 
 

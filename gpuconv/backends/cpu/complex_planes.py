@@ -64,7 +64,7 @@ def _real(call: Call) -> Call:
     """Return the real convolution of twice the channels."""
     p = call.problem
     problem = dataclasses.replace(p, in_channels=2 * p.in_channels, out_channels=2 * p.out_channels)
-    return Call(problem, call.operation, _REAL[call.dtype], call.precision)
+    return Call(problem, call.operation, _REAL[call.dtype], call.precision, planned=call.planned)
 
 
 def _algorithm(call: Call) -> ModuleType:

@@ -53,7 +53,7 @@ def _product(call: Call) -> Call:
         "weight_gradient": (p.batch, p.out_channels, places),
     }.get(call.operation, (p.out_channels, p.batch, places))
     problem = ConvProblem.make((1, channels, positions), (outputs, channels, 1))
-    return Call(problem, "forward", call.dtype, call.precision)
+    return Call(problem, "forward", call.dtype, call.precision, planned=call.planned)
 
 
 def cost(call: Call, device: Device) -> float:

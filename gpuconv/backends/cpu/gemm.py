@@ -59,7 +59,7 @@ def cost(call: Call, device: Device) -> float:
     constants = CPU_COSTS["gemm"][device.vector_bits]
     operations = 4 * device.vector_bits // 8 / np.dtype(call.dtype).itemsize
     cycles: float = _geometry(call).cycles
-    if _packs_first(call):
+    if not call.planned and _packs_first(call):
         cycles += PACK_CYCLES * math.prod(call.problem.w_shape) / device.threads
     return constants.overhead + cycles * operations / constants.flops + call.bytes / constants.bandwidth
 
@@ -102,7 +102,7 @@ def _has_phases(call: Call) -> bool:
 @functools.lru_cache(maxsize=1024)
 def _packs_first(call: Call) -> bool:
     """Whether all weights are packed before the first task: those of phases, and those that many tasks would pack."""
-    if _has_phases(call):
+    if call.planned or _has_phases(call):
         return True
     problem, flat = _problems(call)
     g = geometry(flat or problem, call.accumulator, False, problem.layout == "channels_first")

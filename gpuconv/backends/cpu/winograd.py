@@ -55,7 +55,7 @@ def _phases(call: Call) -> tuple[_Phase, ...]:
     """Return the correlations of stride 1 that a transposed convolution is made of; one for a forward convolution."""
     problem = call.problem if call.operation == "forward" else call.problem.adjoint()
     if all(b == 1 for b in problem.input_dilation):
-        whole = Call(problem, "forward", call.dtype, call.precision)
+        whole = Call(problem, "forward", call.dtype, call.precision, planned=call.planned)
         return (_Phase(whole, (...,), (...,), bool(possible_forms(problem))),)
     after = (slice(None),) * (problem.layout != "channels_first")
     found = []
@@ -76,7 +76,7 @@ def _phases(call: Call) -> tuple[_Phase, ...]:
             problem, kernel=tuple(kernel), stride=tuple(axis.advance for axis in axes), dilation=tuple(dilation),
             input_dilation=(1,) * problem.rank, padding=tuple(padding),
         )  # fmt: skip
-        part = Call(share, "forward", call.dtype, call.precision)
+        part = Call(share, "forward", call.dtype, call.precision, planned=call.planned)
         found.append(_Phase(part, outputs, taps, bool(possible_forms(share))))
     return tuple(found)
 
@@ -132,7 +132,7 @@ def cost(call: Call, device: Device) -> float:
         if not phase.is_transformed:
             total += gemm.cost(phase.call, device)
             continue
-        total += geometry(phase.call.problem, False).seconds
+        total += geometry(phase.call.problem, call.planned).seconds
     spread = call.problem.stride[-1] if call.operation != "forward" else call.problem.input_dilation[-1]
     if spread > 1 and call.problem.layout == "channels_first":
         total += math.prod(call.problem.shapes(call.operation)[2]) * _SECONDS_OF_ONE / device.threads
