@@ -71,8 +71,8 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         128: Cost(15e-6, 25e9, 8e9),
     },
     "blocked": {
-        # As `gemm`'s, whose cycles it shares; 512: 78 layers on that Xeon, 256: 50 layers there with AVX2.
-        512: Cost(12e-6, 185e9, 60e9),
+        # The algorithm counts cycles; 512: 78 layers on that Xeon, beside `gemm`; 256: 50 layers there with AVX2.
+        512: Cost(12e-6, 170e9, 60e9),
         256: Cost(12e-6, 109e9, 40e9),
         128: Cost(15e-6, 25e9, 8e9),
     },
