@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from gpuconv.backends.cpu.blocked_geometry import Geometry, geometry
 from gpuconv.backends.cpu.blocked_kernels import BLOCKED, convolution
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import CODES, lanes_of, registers
+from gpuconv.backends.cpu.tasks import Ready
 from gpuconv.backends.cpu.weight_packing import PACK_CYCLES, Packing
 from gpuconv.tuning import CPU_COSTS
 
@@ -100,20 +101,8 @@ def _packing(call: Call) -> Packing:
     return Packing(call, record, phases, g.packed_elements, (code, code), lanes_of(code), True)
 
 
-class _Ready(NamedTuple):
-    """All that runs of one call on arrays of the same strides share."""
-
-    words: Array
-    tasks: int
-    scratch_bytes: int
-    slice_tasks: int
-    no_bias: Array
-    kernel: int
-    kept: tuple[Any, ...]
-
-
 @functools.lru_cache(maxsize=1024)
-def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...]) -> _Ready:
+def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...]) -> Ready:
     problem = _problem(call)
     dtype = np.dtype(call.dtype)
     xn, xc, xs = strides_of(problem, x_strides)
@@ -143,7 +132,7 @@ def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...]) -
         words[_FIELD[name]] = value
     no_bias = np.zeros((problem.groups, int(words[_FIELD["bias_group"]]) // dtype.itemsize), dtype)
     kernel = convolution(CODES[call.dtype])
-    return _Ready(words, g.tasks, g.scratch_bytes, g.slice_tasks, no_bias, kernel, kept)
+    return Ready(words, g.tasks, g.scratch_bytes, g.slice_tasks, no_bias, kernel, kept)
 
 
 def pack(call: Call, w: Array) -> Array:

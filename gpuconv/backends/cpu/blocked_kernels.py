@@ -53,18 +53,17 @@ def _multiply(p, f, x, w, bias, to, pixel, vectors, qz, qy, qx, ny, nx, out_x, m
     """Sum a phase's outputs of a strip, line by line, in tiles of nearly equal length."""
     if qz >= f.count_z:
         return
-    count = min(nx, f.count_x - qx)
-    tiles = ceil_div(count, most)
+    nx = min(nx, f.count_x - qx)
     for j in range(min(ny, f.count_y - qy)):
         sums, source = to + ((j * p.step_y + f.start_y) * out_x + f.start_x) * pixel, x + j * p.place_y
-        for left in range(tiles, 0, -1):
-            places = count // left
+        left = nx
+        for tiles in range(ceil_div(nx, most), 0, -1):
+            places = left // tiles
             outer_products(
                 sums, p.step_x * pixel, w, f.w_vector, source, p.place_x, f.offsets, f.terms, bias, places, vectors,
                 accumulator,
             )  # fmt: skip
-            sums, source, count = sums + places * p.step_x * pixel, source + places * p.place_x, count - places
-        count = min(nx, f.count_x - qx)
+            sums, source, left = sums + places * p.step_x * pixel, source + places * p.place_x, left - places
 
 
 @njit(error_model="numpy")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from gpuconv.backends.cpu.gemm_geometry import Geometry, geometry, reads_rows
 from gpuconv.backends.cpu.gemm_kernels import GEMM, multiplication
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import CODES
+from gpuconv.backends.cpu.tasks import Ready
 from gpuconv.backends.cpu.weight_packing import PACK_CYCLES
 from gpuconv.tuning import CPU_COSTS
 
@@ -119,20 +120,8 @@ def pack(call: Call, w: Array) -> Array | None:
     return direct.pack(call, w)
 
 
-class _Ready(NamedTuple):
-    """All that runs of one call on arrays of the same strides share."""
-
-    words: Array
-    tasks: int
-    scratch_bytes: int
-    slice_tasks: int
-    no_bias: Array
-    kernel: int
-    kept: tuple[Any, ...]
-
-
 @functools.lru_cache(maxsize=1024)
-def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...], is_packed: bool) -> _Ready:
+def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...], is_packed: bool) -> Ready:
     problem, flat = _problems(call)
     dtype = np.dtype(call.dtype)
     size = dtype.itemsize
@@ -174,7 +163,7 @@ def _ready(call: Call, x_strides: tuple[int, ...], y_strides: tuple[int, ...], i
         words[_FIELD[name]] = value
     code = CODES[call.dtype]
     no_bias = np.zeros(problem.out_channels + ROWS, dtype)
-    return _Ready(words, g.tasks, g.scratch_bytes, g.slice_tasks, no_bias, multiplication(code, code, code), kept)
+    return Ready(words, g.tasks, g.scratch_bytes, g.slice_tasks, no_bias, multiplication(code, code, code), kept)
 
 
 _X, _Y, _W, _BIAS = (_FIELD[name] for name in ("x", "y", "w", "bias"))

@@ -1,15 +1,34 @@
-"""How long tasks take together, and how large one may be."""
+"""What calls share that are divided into tasks: how large one may be, how long they take, what is ready for a run."""
 
 from __future__ import annotations
 
 import heapq
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-__all__ = ["TASK_FLOPS", "cycles_until_done"]
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["TASK_FLOPS", "Ready", "cycles_until_done"]
 
 TASK_FLOPS = 200e6
 """A task's operations at most, but for a single block of rows: a call can be interrupted between tasks."""
 _DISTURBANCE = 0.05
 """Of a task's time: what a thread may wait for another's last task."""
+
+
+class Ready(NamedTuple):
+    """All that runs of one call on arrays of the same strides share."""
+
+    words: Array
+    tasks: int
+    scratch_bytes: int
+    slice_tasks: int
+    no_bias: Array
+    kernel: int
+    kept: tuple[Any, ...]
+    """What the words hold addresses of."""
 
 
 def cycles_until_done(tasks: list[tuple[float, int]], workers: int) -> float:
