@@ -13,7 +13,7 @@ from gpuconv.backends.cpu.tasks import TASK_FLOPS, cycles_until_done
 
 __all__ = ["Choice", "Work"]
 
-_SCRATCH_BYTES = {16: 192 << 10, 32: 384 << 10}
+_SCRATCH_BYTES = {16: 192 << 10, 32: 512 << 10}
 """Inputs of a block and sums of a strip, by the number of registers: they stay in a second-level cache of 512 KiB or
 2 MiB beside the weights that pass."""
 _STRIP = 48
