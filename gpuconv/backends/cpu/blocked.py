@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuconv.backends.cpu import direct_kernels, memory, threads
+from gpuconv.backends.cpu import direct_kernels, gemm, memory, threads
 from gpuconv.backends.cpu.axes import flattened, is_flat, offsets, strides_of
 from gpuconv.backends.cpu.blocked_geometry import Geometry, geometry
 from gpuconv.backends.cpu.blocked_kernels import BLOCKED, convolution
@@ -39,18 +39,10 @@ _X, _Y, _W, _BIAS = (_FIELD[name] for name in ("x", "y", "w", "bias"))
 
 def supports(call: Call, device: Device) -> str | None:
     """Return None, or the reason why this algorithm cannot serve the call."""
-    if call.operation == "weight_gradient":
-        return "it computes outputs and input gradients, not weight gradients"
-    if call.dtype not in ("float32", "float64"):
-        return f"it multiplies float32 and float64, not {call.dtype}"
-    problem = call.problem
-    if call.operation != "forward" and problem.padding_mode != "zeros":
-        return "its input gradients have the 'zeros' border only"
-    if any(s > 1 and b > 1 for s, b in zip(problem.stride, problem.input_dilation, strict=True)):
-        return "an axis has both a stride and an input dilation"
-    if 0 in problem.x_shape or 0 in problem.y_shape:
+    if 0 in call.problem.x_shape or 0 in call.problem.y_shape:
         return "it takes no empty arrays"
-    return None
+    # The same sums in another order of loops.
+    return gemm.supports(call, device)
 
 
 def cost(call: Call, device: Device) -> float:
@@ -58,8 +50,9 @@ def cost(call: Call, device: Device) -> float:
     constants = CPU_COSTS["blocked"][device.vector_bits]
     operations = 4 * device.vector_bits // 8 / np.dtype(call.dtype).itemsize
     g = _geometry(call)
-    packing = 0.0 if call.planned else PACK_CYCLES * g.packed_elements / device.threads
-    cycles = g.cycles + packing
+    cycles = g.cycles
+    if not call.planned:
+        cycles += PACK_CYCLES * g.packed_elements / device.threads
     return constants.overhead + cycles * operations / constants.flops + call.bytes / constants.bandwidth
 
 

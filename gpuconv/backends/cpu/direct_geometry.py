@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import simd, threads
+from gpuconv.backends.cpu.axes import odd_lines
 from gpuconv.backends.cpu.direct_kernels import CALL, PHASE
 from gpuconv.backends.cpu.tiles import row_blocks
 from gpuconv.boundary import MODES
@@ -262,7 +263,7 @@ def correlation_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
     # A tile reads whole vectors past the end of what it needs: the slack of one more plane covers it.
     widest = 64 * lanes * size
     call["sums_offset"] = round_up(chunk * planes + widest, 64)
-    call["sums_stride"] = _odd_lines(sums + widest)
+    call["sums_stride"] = odd_lines(sums + widest)
     scratch = int(call["sums_offset"]) + min(row_chunk, round_up(rows, row_block)) * int(call["sums_stride"])
     each = flops / max(first, 1)
     return Geometry(
@@ -321,9 +322,3 @@ def contraction_geometry(problem: ConvProblem, accumulator: str, is_complex: boo
 def round_up(n: int, multiple: int) -> int:
     """Return the least multiple that is at least n."""
     return -(-n // multiple) * multiple
-
-
-def _odd_lines(n: int) -> int:
-    """Return at least n bytes that are an odd number of cache lines."""
-    lines = -(-n // 64)
-    return (lines + 1 - lines % 2) * 64

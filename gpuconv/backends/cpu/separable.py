@@ -13,6 +13,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import separable_kernels as kernels
 from gpuconv.backends.cpu import simd, threads
+from gpuconv.backends.cpu.axes import odd_lines
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.row_sums import MOST_ROWS, add_rows
 from gpuconv.backends.cpu.simd import BYTES, CODES
@@ -102,11 +103,6 @@ def _round(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def _odd_lines(n: int) -> int:
-    lines = -(-n // 64)
-    return (lines + 1 - lines % 2) * 64
-
-
 def _mean_steps(wide: int, row_bytes: int, size: int) -> list[tuple[int, ...]]:
     """Return the steps that add up `wide` neighbours, and leave a last row for what is not yet the whole sum.
 
@@ -171,7 +167,7 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
     while block_y * block_x * each > _TASK_FLOPS and block_y > rows:
         block_y = max(_round(block_y // 2, rows), rows)
     used = _round(block_x, lanes) + wide - 1
-    row_bytes = _odd_lines((used + 2 * lanes) * size)
+    row_bytes = odd_lines((used + 2 * lanes) * size)
     steps = np.array(_mean_steps(wide, row_bytes, size), np.int64)
     columns_offset = (block_y + high - 1) * row_bytes
     levels = 2 + int(math.log(wide, 4) + 1e-9)

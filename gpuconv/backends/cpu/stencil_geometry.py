@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import simd, threads
+from gpuconv.backends.cpu.axes import odd_lines
 from gpuconv.backends.cpu.stencil_kernels import CALL
 from gpuconv.boundary import MODES
 
@@ -50,12 +51,6 @@ def _round(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def _odd_lines(n: int) -> int:
-    """Return at least n bytes that are an odd number of cache lines: rows must not meet in the same sets."""
-    lines = -(-n // 64)
-    return (lines + 1 - lines % 2) * 64
-
-
 @functools.lru_cache(maxsize=1024)
 def stencil_geometry(problem: ConvProblem, accumulator: str, tasks: int = 0) -> Geometry:
     """Return the tables of a forward problem; at least `tasks` tasks are wanted, by default some for each thread."""
@@ -78,7 +73,7 @@ def stencil_geometry(problem: ConvProblem, accumulator: str, tasks: int = 0) -> 
     def layout(blocks: list[int]) -> tuple[int, int, int, int]:
         """Return the pitch in elements, and the bytes of a row, a plane and a channel."""
         pitch = _round(_round(blocks[2], lanes) + place_reach + lanes, lanes)
-        row = _odd_lines(pitch * residues * size)
+        row = odd_lines(pitch * residues * size)
         plane = ((blocks[1] - 1) * stride[1] + reach[1] + 1) * row
         return pitch, row, plane, ((blocks[0] - 1) * stride[0] + reach[0] + 1) * plane
 
@@ -131,7 +126,7 @@ def stencil_geometry(problem: ConvProblem, accumulator: str, tasks: int = 0) -> 
     number = problem.batch * -(-groups // chunk) * math.prod(counts)
     call["lead"] = -(max(padding[2][0], 0) // stride[2] * size) % 64
     call["sums_offset"] = _round(channels * channel_bytes + 16 * lanes * size, 64) + 64
-    call["sums_step"] = _odd_lines((blocks[2] + lanes) * size)
+    call["sums_step"] = odd_lines((blocks[2] + lanes) * size)
     scratch = int(call["sums_offset"]) + 8 * int(call["sums_step"])
     slice_tasks = max(1, int(2 * _TASK_FLOPS / max(per_group * chunk, 1)))
     return Geometry(call.reshape(1).view(np.int64), number, _round(scratch, 64), slice_tasks, tuple(slices), table)
