@@ -34,6 +34,9 @@ class Winograd(NamedTuple):
     """G, of m + r - 1 rows and r columns."""
     input: Matrix
     """B^T, square."""
+    single: Matrix
+    """In place of B^T where all taps but the first are 0: m products with that tap itself are enough, those of the first
+    m points, so that output [tap (single d)] has further zeros only."""
 
 
 def _inverse(matrix: list[list[Fraction]]) -> list[list[Fraction]]:
@@ -75,10 +78,12 @@ def winograd(m: int, r: int) -> Winograd:
 
     interpolation = _inverse(evaluation(n))
     rows = [[interpolation[j][i] for j in range(n)] for i in range(n)]
+    output = tuple(zip(*evaluation(m), strict=True))
     # A row of B^T may be multiplied by any number that its row of G is divided by: its last entry becomes 1.
     scales = [next(v for v in reversed(row) if v) for row in rows]
     return Winograd(
-        output=tuple(zip(*evaluation(m), strict=True)),
+        output=output,
         weights=tuple(tuple(v * s for v in row) for row, s in zip(evaluation(r), scales, strict=True)),
         input=tuple(tuple(v / s for v in row) for row, s in zip(rows, scales, strict=True)),
+        single=tuple(tuple(row) for row in _inverse([list(row[:m]) for row in output])),
     )

@@ -11,8 +11,10 @@ import numpy as np
 from gpuconv.backends.cpu import threads
 from gpuconv.backends.cpu.simd import registers
 from gpuconv.backends.cpu.winograd_kernels import CALL
+from gpuconv.backends.cpu.winograd_parts import SECTION_FIELDS
 from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR
 from gpuconv.backends.cpu.winograd_tiles import forms, most_tiles
+from gpuconv.backends.cpu.winograd_weights import MOST_SPAN
 from gpuconv.tuning import CPU_WINOGRAD
 
 if TYPE_CHECKING:
@@ -64,8 +66,8 @@ class Geometry(NamedTuple):
     transforms_inside: bool
     """Whether each transformed weight would be used once, so that the tasks transform them."""
     seconds: float
-    first_taps: Any
-    """Kept alive: `words` holds its address."""
+    tables: Any
+    """Kept alive: `words` holds their addresses."""
 
 
 _PART_TAPS = {5: (5, 3)}
@@ -189,8 +191,8 @@ class _Sizes(NamedTuple):
     tiles_x: int
     vectors: int
     """Vectors of a group's input channels in all parts."""
-    share: float
-    """Of all products, those that are made: parts of fewer taps need none at infinity."""
+    sections: tuple[tuple[int, ...], ...]
+    """The `SECTION_FIELDS` of each."""
     blocks: int
     """Blocks of a group's output channels, two vectors each."""
 
@@ -198,6 +200,17 @@ class _Sizes(NamedTuple):
     def products(self) -> int:
         """Products of a tile, a channel and an output channel."""
         return self.ny * self.nx
+
+    @property
+    def made(self) -> float:
+        """Products of a tile, a channel of a part and an output channel, on average."""
+        return sum(y * x for y, x, *_ in self.sections) / len(self.sections)
+
+    @property
+    def kept(self) -> int:
+        """Transformed weights of a channel of one depth and an output channel."""
+        *_, (_, _, y, x, before) = self.sections
+        return before + y * x
 
     @property
     def tile_bytes(self) -> int:
@@ -221,17 +234,36 @@ def _sizes(problem: ConvProblem, form: int) -> _Sizes:
     # A kernel of one row or column has no inputs between it and the next.
     dy, dx = (d if k > 1 else 1 for d, k in zip((1, *problem.dilation)[-2:], (1, *problem.kernel)[-2:], strict=True))
     parts = _parts(problem, form)
-    (ky, kx), (sy, sx) = ((1, *values)[-2:] for values in (problem.kernel, problem.stride))
-    made = sum(
-        (ny - (i > 0 and -(-(ky - y) // sy) < ty)) * (nx - (i > 0 and -(-(kx - x) // sx) < tx))
-        for i, (_, y, x) in enumerate(parts)
-    )
     return _Sizes(
         my, mx, ny, nx, ty, tx, out_y, out_x, dy, dx,
         problem.batch * out_z, problem.groups, tiles_of(out_y, dy, my), tiles_of(out_x, dx, mx),
-        len(parts) * -(-problem.in_channels // problem.groups // LANES), made / (ny * nx * len(parts)),
+        len(parts) * -(-problem.in_channels // problem.groups // LANES),
+        _sections(problem, parts, (my, ty, ny), (mx, tx, nx)),
         -(-problem.out_channels // problem.groups // (2 * LANES)),
     )  # fmt: skip
+
+
+def _sections(
+    problem: ConvProblem, parts: list[tuple[int, int, int]], down: tuple[int, int, int], across: tuple[int, int, int]
+) -> tuple[tuple[int, ...], ...]:
+    """Return the `SECTION_FIELDS` of the sections, in order, from outputs, taps and products of a tile along y and x."""
+    (ky, kx), (sy, sx), _ = along_axes(problem)
+
+    def of_axis(sizes: tuple[int, int, int], taps: int) -> tuple[int, int]:
+        outputs, most, products = sizes
+        if taps >= most:
+            return products, products
+        # Fewer taps need no product at infinity, where their weights are 0; one tap as many as there are outputs.
+        return (outputs, 1) if taps == 1 else (products - 1, products)
+
+    found, before = [], 0
+    for _, y, x in parts[:: (1, 1, *problem.kernel)[-3]]:
+        is_first = not found
+        made_y, kept_y = of_axis(down, down[1] if is_first else -(-(ky - y) // sy))
+        made_x, kept_x = of_axis(across, across[1] if is_first else -(-(kx - x) // sx))
+        found.append((made_y, made_x, kept_y, kept_x, before))
+        before += kept_y * kept_x
+    return tuple(found)
 
 
 class _Division(NamedTuple):
@@ -251,9 +283,9 @@ def _division(s: _Sizes, most: int, split: bool, packed: bool, workers: int) -> 
     inside = not packed and number == s.groups
     rates = CPU_WINOGRAD[8 * VECTOR]
     inputs, outputs = s.vectors * LANES, s.blocks * 2 * LANES
-    weights = s.products * s.groups * inputs * outputs
-    first = s.products * total * inputs * rates.transform
-    then = 2.0 * weights * s.share * total / s.groups / rates.flops + s.products * total * outputs * rates.transform
+    weights = s.kept / len(s.sections) * s.groups * inputs * outputs
+    first = s.made * total * inputs * rates.transform
+    then = 2.0 * s.made * inputs * outputs * total / rates.flops + s.products * total * outputs * rates.transform
     if inside:
         then += weights * rates.weights
     else:
@@ -304,11 +336,12 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
     together = kz * vectors // len(parts)
     # Parts that lack some products are not summed together with others.
     chunk = next(n for n in range(min(vectors, _RESTART // LANES), 0, -1) if together == vectors or together % n == 0)
-    first_taps = np.array(parts, np.int64)
+    first_taps, sections = np.array(parts, np.int64), np.array(s.sections, np.int64).reshape(-1, SECTION_FIELDS)
     fields = {
         "channels": channels, "outputs": outputs, "vectors": vectors, "part_vectors": vectors // len(parts),
         "chunk": chunk, "groups": problem.groups, "batch": s.batch, "parts": len(parts),
-        "first_taps": first_taps.ctypes.data, "parts_together": kz, "kernel_z": kz, "kernel_y": ky, "kernel_x": kx,
+        "first_taps": first_taps.ctypes.data, "parts_together": kz,
+        "sections": sections.ctypes.data, "kernel_z": kz, "kernel_y": ky, "kernel_x": kx,
         "mode": problem.mode_code, "dilation_y": dy, "dilation_x": dx, "out_y": out_y, "out_x": out_x,
         "tiles_y": tiles_y, "tiles_x": tiles_x, "size_y": 1, "size_z": 1,
     }  # fmt: skip
@@ -345,21 +378,21 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
     fields["m_offset"] = place(products * fields["m_step"])
     fields["pixels_offset"] = place(pixels * VECTOR)
     fields["edge_offset"] = place((my * mx + 2) * VECTOR)
-    taps_bytes = (ty * tx + 1) * LANES * VECTOR
+    taps_bytes = (ty * tx + 1 + MOST_SPAN + 1) * LANES * VECTOR
     fields["taps_offset"] = place(taps_bytes)
-    fields["u_step"] = odd_lines(vectors * LANES * 2 * VECTOR)
-    fields["u_block"] = products * fields["u_step"]
+    fields["u_step"] = odd_lines(together * LANES * 2 * VECTOR)
+    fields["u_block"] = s.kept * fields["u_step"]
     fields["u_group"] = blocks_k * fields["u_block"]
     fields["u_scratch_step"] = odd_lines(chunk * LANES * 2 * VECTOR)
     fields["u_offset"] = place(products * fields["u_scratch_step"] if inside else 0)
     for name, value in fields.items():
         c[name] = value
     tasks = number * (blocks_k if split else 1)
-    flops = 2.0 * products * tiles * vectors * LANES * 2 * LANES * (1 if split else blocks_k)
+    flops = 2.0 * s.made * tiles * vectors * LANES * 2 * LANES * (1 if split else blocks_k)
     return Geometry(
         c.reshape(1).view(np.int64), form, split, problem.groups * blocks_k * -(-vectors // chunk), taps_bytes,
         number * vectors if split else 0, tasks, _round(offset, 64), max(1, int(_TASK_FLOPS / max(flops, 1))),
-        problem.groups * fields["u_group"], number * fields["v_block"] if split else 0, inside, seconds, first_taps,
+        problem.groups * fields["u_group"], number * fields["v_block"] if split else 0, inside, seconds, (first_taps, sections),
     )  # fmt: skip
 
 

@@ -136,10 +136,10 @@ _call_record = record_at(CALL)
 
 
 @njit(error_model="numpy")
-def _transform(g, p, band, vector, channel_start, to, to_step, scratch, my, size_y, mx, size_x, form, which):  # type: ignore[no-untyped-def]
+def _transform(g, p, band, vector, channel_start, to, to_step, scratch, my, size_y, ny, mx, size_x, form, which):  # type: ignore[no-untyped-def]
     """Transform one vector of channels of a band of tiles, `my` by `mx` gradients each.
 
-    `size_y` and `size_x` are the elements of a tile that are read: of inputs or of gradients.
+    `size_y` and `size_x` are the elements of a tile that are read: of inputs or of gradients. `ny` rows are written.
     """
     part, channel = vector // p.part_vectors, vector % p.part_vectors * LANES
     channels = min(LANES, p.channels - channel)
@@ -169,7 +169,7 @@ def _transform(g, p, band, vector, channel_start, to, to_step, scratch, my, size
                 advance, end = VECTOR, min(g.tiles_x, (q // p.dilation_x + 1) * p.dilation_x)
             source = columns + origin(q, p.dilation_x, mx) * VECTOR
             tile_rows(
-                line + q * VECTOR, to_step, source, p.in_pitch, p.dilation_x * VECTOR, advance, end - q, form, which
+                line + q * VECTOR, to_step, source, p.in_pitch, p.dilation_x * VECTOR, advance, end - q, ny, form, which
             )  # fmt: skip
             q = end
 
@@ -249,14 +249,14 @@ def _compiled(form: int, ky: int, ny: int, ty: int, kx: int, nx: int, tx: int, v
             band, group = g.first_band + task % g.band_count, task // g.band_count
             to = g.xt + group * g.x_group + vector * g.tiles * VECTOR
             _transform(
-                g, p, band, vector, group * p.channels, to, g.x_step, scratch, ty, ny, tx, nx, form, INPUT_MATRIX
+                g, p, band, vector, group * p.channels, to, g.x_step, scratch, ty, ny, ny, tx, nx, form, INPUT_MATRIX
             )  # fmt: skip
         elif g.stage == 1:
             vector, task = task % g.outputs_vectors, task // g.outputs_vectors
             band, group = g.first_band + task % g.band_count, task // g.band_count
             to = g.yt + group * g.y_group + vector * g.tiles * VECTOR
             _transform(
-                g, q, band, vector, group * q.channels, to, g.y_step, scratch, ty, ty, tx, tx, form, WEIGHTS_MATRIX
+                g, q, band, vector, group * q.channels, to, g.y_step, scratch, ty, ty, ny, tx, tx, form, WEIGHTS_MATRIX
             )  # fmt: skip
         elif g.stage == 2:
             position, task = task % positions, task // positions

@@ -18,7 +18,7 @@ from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.elements import load
 from gpuconv.backends.cpu.records import record
 from gpuconv.backends.cpu.winograd_outputs import write_outputs
-from gpuconv.backends.cpu.winograd_parts import origin, part_tap, taps_of
+from gpuconv.backends.cpu.winograd_parts import origin, part_tap, section_of
 from gpuconv.backends.cpu.winograd_pixels import (
     LANES,
     VECTOR,
@@ -31,14 +31,15 @@ from gpuconv.backends.cpu.winograd_pixels import (
 )
 from gpuconv.backends.cpu.winograd_tiles import (
     INPUT_MATRIX,
+    SINGLE_MATRIX,
     call_products,
     forms,
     most_tiles,
     multiply,
     tile_columns,
     tile_rows,
-    transform_weights,
 )
+from gpuconv.backends.cpu.winograd_weights import transform
 from gpuconv.boundary import source_index
 
 __all__ = [
@@ -58,8 +59,9 @@ CALL = record(
     "x xn xc xz xy xx y yn yc yz yy yx w wg wo wc wz wy wx bias fill u v stage multiply "
     # channels and outputs of one group; vectors of channels, in all parts, in one and in a chunk that is summed apart
     "channels outputs vectors part_vectors chunk groups batch "
-    # the kernel's parts: their number, the address of their first taps (z, y, x), and how many share y and x
-    "parts first_taps parts_together kernel_z kernel_y kernel_x stride_z stride_y stride_x "
+    # the kernel's parts: their number and the address of their first taps (z, y, x); parts that share y and x are a
+    # section: how many, and the address of what is made of each
+    "parts first_taps parts_together sections kernel_z kernel_y kernel_x stride_z stride_y stride_x "
     # border: mode, the range of inputs that negative padding leaves, the padding before
     "mode low_z low_y low_x size_z size_y size_x pad_z pad_y pad_x dilation_z dilation_y dilation_x "
     # outputs, tiles in all and in a block
@@ -160,15 +162,17 @@ def _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form):  #
     first_x = x0 * p.stride_x + part_tap(p, part, 2) * p.dilation_x - p.pad_x
     first_z = part_tap(p, part, 0) * p.dilation_z - p.pad_z
     tiles, transformed = images * rows * columns, scratch + p.columns_offset
+    made_y, made_x, kept_y, kept_x, _ = section_of(p, part // p.parts_together)
     for image in range(images):
         x = p.x + (n0 + image) // p.out_z * p.xn + (group * p.channels + channel) * p.xc
         z = _source_index(p.mode, (n0 + image) % p.out_z * p.stride_z + first_z, p.size_z)
         pack_pixels(p, x, z, channels, first_y, height, first_x, width, scratch)
         for r in range(rows):
             first = scratch + (origin(r0 + r, p.dilation_y, my) - y0) * p.in_pitch
-            tile_columns(
-                transformed, p.columns_pitch, first, p.dilation_y * p.in_pitch, width, form, INPUT_MATRIX
-            )  # fmt: skip
+            if kept_y < made_y:
+                tile_columns(transformed, p.columns_pitch, first, p.dilation_y * p.in_pitch, width, form, SINGLE_MATRIX)
+            else:
+                tile_columns(transformed, p.columns_pitch, first, p.dilation_y * p.in_pitch, width, form, INPUT_MATRIX)
             q, first_tile = 0, (image * rows + r) * columns
             while q < columns:
                 # A run of tiles within a panel, whose first inputs are equally far apart.
@@ -181,59 +185,17 @@ def _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form):  #
                 to = v + (start * p.vectors + vector * most + first_tile + q - start) * VECTOR
                 source = transformed + (origin(q0 + q, p.dilation_x, mx) - x0) * VECTOR
                 step = p.dilation_x * VECTOR
-                tile_rows(to, p.v_step, source, p.columns_pitch, step, advance, end - q, form, INPUT_MATRIX)
+                n, down = end - q, p.columns_pitch
+                if kept_x < made_x:
+                    tile_rows(to, p.v_step, source, down, step, advance, n, made_y, form, SINGLE_MATRIX)
+                else:
+                    tile_rows(to, p.v_step, source, down, step, advance, n, made_y, form, INPUT_MATRIX)
                 q = end
 
 
 @njit(error_model="numpy")
-def _transform_weights(p, group, block, first, vectors, u, u_step, taps, products, ty, tx, form):  # type: ignore[no-untyped-def]
-    """Transform the weights of some vectors of input channels for one block of output channels."""
-    count, taps_step, first_tap = ty * tx, VECTOR, taps
-    is_whole = p.stride_y == 1 and p.stride_x == 1 and p.kernel_y == ty and p.kernel_x == tx
-    are_taps_dense = is_whole and abs(p.wx) == 4 and p.wy == tx * p.wx
-    if are_taps_dense and p.wx < 0:
-        # The adjoint's kernel is turned around: its taps are read forwards, and used backwards.
-        taps_step, first_tap = -VECTOR, taps + (count - 1) * VECTOR
-    for half in range(2):
-        output = (2 * block + half) * LANES
-        outputs = min(LANES, p.outputs - output)
-        for vector in range(vectors):
-            part, channel = (first + vector) // p.part_vectors, (first + vector) % p.part_vectors * LANES
-            channels = min(LANES, p.channels - channel) if outputs > 0 else 0
-            to = u + (vector * LANES * 2 + half) * VECTOR
-            tap_y, tap_x = part_tap(p, part, 1), part_tap(p, part, 2)
-            w = p.w + group * p.wg + output * p.wo + channel * p.wc
-            w += part_tap(p, part, 0) * p.wz + tap_y * p.wy + tap_x * p.wx
-            if channels > 0 and are_taps_dense and p.wx > 0 and p.wc == 4 * count:
-                elements = channels * count
-                whole = elements // LANES if outputs == LANES else 0
-                transpose(taps, w, p.wo, whole, LANES * count * 4)
-                for i in range(whole * LANES, elements, LANES):
-                    transpose_part(taps + i * VECTOR, w + 4 * i, p.wo, outputs, min(LANES, elements - i))
-            elif channels > 0 and are_taps_dense:
-                for c in range(channels):
-                    at = w + c * p.wc + min((count - 1) * p.wx, 0)
-                    for i in range(0, count, LANES):
-                        to_taps = taps + (c * count + i) * VECTOR
-                        transpose_part(to_taps, at + 4 * i, p.wo, outputs, min(LANES, count - i))
-            elif channels > 0:
-                fill_pixels(taps, channels * count, np.float32(0))
-                step_y, step_x = p.stride_y * p.wy, p.stride_x * p.wx
-                for c in range(channels):
-                    for i in range(taps_of(tap_y, p.kernel_y, p.stride_y, ty)):
-                        for j in range(taps_of(tap_x, p.kernel_x, p.stride_x, tx)):
-                            at = taps + ((c * ty + i) * tx + j) * VECTOR
-                            gather_pixel(at, w + c * p.wc + i * step_y + j * step_x, p.wo, outputs)
-            transform_weights(to, u_step, first_tap, taps_step, channels, 2 * VECTOR, form)
-            for c in range(max(channels, 0), LANES):
-                for product in range(products):
-                    fill_pixels(to + c * 2 * VECTOR + product * u_step, 1, np.float32(0))
-
-
-@njit(error_model="numpy")
-def _multiply_all(p, b, group, block, v, scratch, ny, ty, nx, tx, form):  # type: ignore[no-untyped-def]
+def _multiply_all(p, b, group, block, v, scratch, ty, nx, tx, form):  # type: ignore[no-untyped-def]
     """Sum the products of a block of tiles and a block of output channels."""
-    products = ny * nx
     tiles = b[1] * b[3] * b[5]
     m = scratch + p.m_offset
     panels = (tiles + _MOST - 1) // _MOST
@@ -241,33 +203,32 @@ def _multiply_all(p, b, group, block, v, scratch, ny, ty, nx, tx, form):  # type
     together = p.parts_together * p.part_vectors
     for first in range(0, p.vectors, p.chunk):
         vectors = min(p.chunk, p.vectors - first)
-        # Parts after the first that lack the last tap of an axis: their weights at infinity are 0.
-        part = first // together * p.parts_together
-        lacks_y = part > 0 and taps_of(part_tap(p, part, 1), p.kernel_y, p.stride_y, ty) < ty
-        lacks_x = part > 0 and taps_of(part_tap(p, part, 2), p.kernel_x, p.stride_x, tx) < tx
+        made_y, made_x, kept_y, kept_x, kept_before = section_of(p, first // together)
         if p.u == 0:
             u, u_step = scratch + p.u_offset, p.u_scratch_step
-            _transform_weights(
-                p, group, block, first, vectors, u, u_step, scratch + p.taps_offset, products, ty, tx, form
-            )
+            transform(p, group, block, first, vectors, u, u_step, scratch + p.taps_offset, ty, tx, form)
         else:
-            u, u_step = p.u + group * p.u_group + block * p.u_block + first * LANES * 2 * VECTOR, p.u_step
-        for product in range(products):
-            if (lacks_y and product // nx == ny - 1) or (lacks_x and product % nx == nx - 1):
-                continue
+            u_step = p.u_step
+            u = p.u + group * p.u_group + block * p.u_block + kept_before * u_step
+            u += first % together * LANES * 2 * VECTOR
+        # The same weights serve an axis of which one is kept.
+        down, across = kept_x * (kept_y > 1), int(kept_x > 1)
+        for made in range(made_y * made_x):
+            i, j = made // made_x, made % made_x
+            product, weights = i * nx + j, u + (i * down + j * across) * u_step
+            ahead = u + ((i + (j + 1) // made_x) * down + (j + 1) % made_x * across) * u_step
             tile = 0
             while tile < tiles:
                 start, height = _panel(tile, tiles)
                 after = start + height
                 if after == tiles:
-                    ahead_v = v + (product + 1) * p.v_step + first * height * VECTOR
+                    ahead_v = v + ((i + (j + 1) // made_x) * nx + (j + 1) % made_x) * p.v_step + first * height * VECTOR
                 else:
                     ahead_v = v + product * p.v_step + (after * p.vectors + first * height) * VECTOR
                 call_products(
                     p.multiply, height, m + product * p.m_step + start * 2 * VECTOR,
                     v + product * p.v_step + (start * p.vectors + first * height) * VECTOR,
-                    u + product * u_step, vectors, int(first == 0), u + (product + 1) * u_step, lines,
-                    ahead_v,
+                    weights, vectors, int(first == 0), ahead, lines, ahead_v,
                 )  # fmt: skip
                 tile += height
 
@@ -309,8 +270,6 @@ def kernel(form: int) -> int:
 
 
 def _compiled(form: int, my: int, ny: int, ty: int, mx: int, nx: int, tx: int, version: int) -> Any:
-    products = ny * nx
-
     @cfunc(_KERNEL, cache=True, error_model="numpy")
     def convolve(pointer, task, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
@@ -321,9 +280,10 @@ def _compiled(form: int, my: int, ny: int, ty: int, mx: int, nx: int, tx: int, v
             first, task = task % chunks * p.chunk, task // chunks
             blocks = (p.outputs + 2 * LANES - 1) // (2 * LANES)
             block, group = task % blocks, task // blocks
-            u = p.u + group * p.u_group + block * p.u_block + first * LANES * 2 * VECTOR
-            vectors = min(p.chunk, p.vectors - first)
-            _transform_weights(p, group, block, first, vectors, u, p.u_step, scratch, products, ty, tx, form)
+            vectors, together = min(p.chunk, p.vectors - first), p.parts_together * p.part_vectors
+            u = p.u + group * p.u_group + block * p.u_block + section_of(p, first // together)[4] * p.u_step
+            u += first % together * LANES * 2 * VECTOR
+            transform(p, group, block, first, vectors, u, p.u_step, scratch, ty, tx, form)
             return
         number = p.blocks_n * p.blocks_y * p.blocks_x
         if p.stage == 1:
@@ -341,7 +301,7 @@ def _compiled(form: int, my: int, ny: int, ty: int, mx: int, nx: int, tx: int, v
             for vector in range(p.vectors):
                 _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form)
         for block in range(begin, end):
-            _multiply_all(p, b, group, block, v, scratch, ny, ty, nx, tx, form)
+            _multiply_all(p, b, group, block, v, scratch, ty, nx, tx, form)
             write_outputs(p, b, group, block, scratch, my, mx, form)
 
     return convolve

@@ -8,7 +8,12 @@ from numba import njit
 
 from gpuconv.backends.cpu.elements import read
 
-__all__ = ["origin", "part_tap", "taps_of"]
+__all__ = ["SECTION_FIELDS", "origin", "part_tap", "section_of", "taps_of"]
+
+SECTION_FIELDS = 5
+"""Of a section, parts of the same first y and x: products that are made along y and along x of a tile, weights that are
+kept along y and along x, and all that are kept of the sections before. One is kept of an axis along which the part has
+one tap of several of the form."""
 
 
 @njit(error_model="numpy")
@@ -21,6 +26,13 @@ def origin(tile, dilation, m) -> Any:  # type: ignore[no-untyped-def]
 def part_tap(p, part, axis) -> Any:  # type: ignore[no-untyped-def]
     """Return the first tap of a part along axis 0 to 2: z, y or x."""
     return read(p.first_taps + (3 * part + axis) * 8)
+
+
+@njit(error_model="numpy")
+def section_of(p, section) -> Any:  # type: ignore[no-untyped-def]
+    """Return the `SECTION_FIELDS` of a section."""
+    at = p.sections + section * SECTION_FIELDS * 8
+    return read(at), read(at + 8), read(at + 16), read(at + 24), read(at + 32)
 
 
 @njit(error_model="numpy")

@@ -22,6 +22,7 @@ from gpuconv.transforms import Matrix, Winograd, winograd
 
 __all__ = [
     "INPUT_MATRIX",
+    "SINGLE_MATRIX",
     "WEIGHTS_MATRIX",
     "by_columns",
     "by_rows",
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 _F32 = CODES["float32"]
-INPUT_MATRIX, WEIGHTS_MATRIX = range(2)
+INPUT_MATRIX, WEIGHTS_MATRIX, SINGLE_MATRIX = range(3)
 _I32 = ir.IntType(32)
 _I64 = types.int64
 
@@ -135,7 +136,7 @@ def _apply_to_runs(matrix: Matrix, method: Callable[..., list[Any]]) -> Any:
 
 
 def _matrix(form: Winograd, which: int) -> Matrix:
-    return form.weights if which == WEIGHTS_MATRIX else form.input
+    return (form.input, form.weights, form.single)[which]
 
 
 @intrinsic(prefer_literal=True)
@@ -144,7 +145,8 @@ def tile_columns(
 ) -> Any:
     """Transform `count` neighbouring columns of pixels along y; rows are `step` and `to_step` bytes apart.
 
-    `which` is `INPUT_MATRIX`, or `WEIGHTS_MATRIX` for tiles that take the part of weights.
+    `which` is `INPUT_MATRIX`, `SINGLE_MATRIX` where the kernel has one tap of those of the form, or `WEIGHTS_MATRIX` for
+    tiles that take the part of weights.
     """
     matrix = _matrix(forms(form.literal_value)[0], which.literal_value)
 
@@ -169,20 +171,22 @@ def tile_rows(
     step: Any,
     advance: Any,
     count: Any,
+    rows: Any,
     form: Any,
     which: Any,
 ) -> Any:
-    """Transform `count` tiles along x, whose inputs are `advance` bytes apart and whose results are neighbours.
+    """Transform `rows` rows of `count` tiles along x, whose inputs are `advance` bytes apart, to neighbouring results.
 
-    One transformed row of all tiles comes after the other: few pages of memory are written to at a time.
+    One transformed row of all tiles comes after the other: few pages of memory are written to at a time. A row of
+    results has room for all products of the form.
     """
-    down, across = (_matrix(matrices, which.literal_value) for matrices in forms(form.literal_value))
+    across = forms(form.literal_value)[1]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_step, source, row, step, advance, count = args[:7]
-        emit = _apply_to_runs(across, by_rows)
-        stride = builder.mul(to_step, constant(len(across)))
-        with cgutils.for_range(builder, constant(len(down))) as line:
+        to, to_step, source, row, step, advance, count, rows = args[:8]
+        emit = _apply_to_runs(_matrix(across, which.literal_value), by_rows)
+        stride = builder.mul(to_step, constant(len(across.input)))
+        with cgutils.for_range(builder, rows) as line:
             start = builder.add(source, builder.mul(row, line.index))
             goal = builder.add(to, builder.mul(stride, line.index))
             with cgutils.for_range(builder, count) as loop:
@@ -190,19 +194,22 @@ def tile_rows(
                 emit(builder, builder.add(start, shift), step, builder.add(goal, shift_to), to_step)
         return context.get_dummy_value()
 
-    return types.void(*[_I64] * 7, form, which), codegen
+    return types.void(*[_I64] * 8, form, which), codegen
 
 
 @intrinsic(prefer_literal=True)
 def transform_weights(
-    typingctx: Any, to: Any, to_step: Any, source: Any, step: Any, count: Any, to_next: Any, form: Any
+    typingctx: Any, to: Any, to_step: Any, source: Any, step: Any, count: Any, to_next: Any, form: Any, single: Any
 ) -> Any:
     """Transform the weights of `count` input channels; a channel's taps are neighbouring pixels.
 
-    `source` is the first tap, and `step` the way to the next: VECTOR, or -VECTOR.
+    `source` is the first tap, and `step` the way to the next: VECTOR, or -VECTOR. Along the axes that `single` names, 1
+    for x and 2 for y, the first tap is taken as it is.
     """
     down, across = forms(form.literal_value)
     taps = len(down.weights[0]), len(across.weights[0])
+    first: tuple[Matrix, Matrix] = tuple(((Fraction(1), *(Fraction(0),) * (n - 1)),) for n in taps)  # type: ignore[assignment]
+    matrices = first[0] if single.literal_value & 2 else down.weights, first[1] if single.literal_value & 1 else across.weights
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, to_step, source, step, count, to_next = args[:6]
@@ -213,14 +220,14 @@ def transform_weights(
                 [load_pixel(builder, plus(builder, start, step, i * taps[1] + j)) for j in range(taps[1])]
                 for i in range(taps[0])
             ]
-            columns = [by_rows(builder, down.weights, [row[j] for row in grid]) for j in range(taps[1])]
-            for i in range(len(down.weights)):
-                values = by_rows(builder, across.weights, [column[i] for column in columns])
+            columns = [by_rows(builder, matrices[0], [row[j] for row in grid]) for j in range(taps[1])]
+            for i in range(len(matrices[0])):
+                values = by_rows(builder, matrices[1], [column[i] for column in columns])
                 for j, value in enumerate(values):
                     store_pixel(builder, value, plus(builder, goal, to_step, i * len(values) + j))
         return context.get_dummy_value()
 
-    return types.void(*[_I64] * 6, form), codegen
+    return types.void(*[_I64] * 6, form, single), codegen
 
 
 @intrinsic(prefer_literal=True)
