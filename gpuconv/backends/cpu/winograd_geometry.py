@@ -390,7 +390,7 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
     tasks = number * (blocks_k if split else 1)
     flops = 2.0 * s.made * tiles * vectors * LANES * 2 * LANES * (1 if split else blocks_k)
     return Geometry(
-        c.reshape(1).view(np.int64), form, split, problem.groups * blocks_k * -(-vectors // chunk), taps_bytes,
+        c.reshape(1).view(np.int64), form, split, problem.groups * blocks_k * -(-together // chunk), taps_bytes,
         number * vectors if split else 0, tasks, _round(offset, 64), max(1, int(_TASK_FLOPS / max(flops, 1))),
         problem.groups * fields["u_group"], number * fields["v_block"] if split else 0, inside, seconds, (first_taps, sections),
     )  # fmt: skip

@@ -206,7 +206,10 @@ def _multiply_all(p, b, group, block, v, scratch, ty, nx, tx, form):  # type: ig
         made_y, made_x, kept_y, kept_x, kept_before = section_of(p, first // together)
         if p.u == 0:
             u, u_step = scratch + p.u_offset, p.u_scratch_step
-            transform(p, group, block, first, vectors, u, u_step, scratch + p.taps_offset, ty, tx, form)
+            transform(
+                p, group, block, first // together, 1, first % together, vectors, u, u_step, scratch + p.taps_offset,
+                ty, tx, form,
+            )  # fmt: skip
         else:
             u_step = p.u_step
             u = p.u + group * p.u_group + block * p.u_block + kept_before * u_step
@@ -276,14 +279,14 @@ def _compiled(form: int, my: int, ny: int, ty: int, mx: int, nx: int, tx: int, v
             return
         p = carray(pointer, 1)[0]
         if p.stage == 0:
-            chunks = (p.vectors + p.chunk - 1) // p.chunk
+            together = p.parts_together * p.part_vectors
+            chunks = (together + p.chunk - 1) // p.chunk
             first, task = task % chunks * p.chunk, task // chunks
             blocks = (p.outputs + 2 * LANES - 1) // (2 * LANES)
             block, group = task % blocks, task // blocks
-            vectors, together = min(p.chunk, p.vectors - first), p.parts_together * p.part_vectors
-            u = p.u + group * p.u_group + block * p.u_block + section_of(p, first // together)[4] * p.u_step
-            u += first % together * LANES * 2 * VECTOR
-            transform(p, group, block, first, vectors, u, p.u_step, scratch, ty, tx, form)
+            u = p.u + group * p.u_group + block * p.u_block + first * LANES * 2 * VECTOR
+            sections, vectors = p.parts // p.parts_together, min(p.chunk, together - first)
+            transform(p, group, block, 0, sections, first, vectors, u, p.u_step, scratch, ty, tx, form)
             return
         number = p.blocks_n * p.blocks_y * p.blocks_x
         if p.stage == 1:
