@@ -35,8 +35,8 @@ class Winograd(NamedTuple):
     input: Matrix
     """B^T, square."""
     single: Matrix
-    """In place of B^T where all taps but the first are 0: m products with that tap itself are enough, those of the first
-    m points, so that output [tap (single d)] has further zeros only."""
+    """In place of B^T where the taps after the first are 0: then m products, with that tap itself, are enough, and the
+    other columns of A^T meet nothing."""
 
 
 def _inverse(matrix: list[list[Fraction]]) -> list[list[Fraction]]:

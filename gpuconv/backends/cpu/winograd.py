@@ -143,7 +143,7 @@ def workspace(call: Call) -> int:
     """Return the bytes of transformed weights and inputs and of all threads' scratch memory."""
     if call.operation == "weight_gradient":
         return winograd_gradient.workspace(call.problem)
-    weights, most = 0, 0
+    weights, taps, most = 0, 0, 0
     for phase in _phases(call):
         if phase.call is not None and phase.is_transformed:
             weights += geometry(phase.call.problem, True).weight_bytes
@@ -151,9 +151,10 @@ def workspace(call: Call) -> int:
                 g = geometry(phase.call.problem, packed)
                 blocks = min(max(g.tasks, g.input_tasks), threads.count())
                 most = max(most, g.input_bytes * g.split + g.scratch_bytes * blocks)
+                taps = max(taps, g.weight_scratch_bytes * min(g.weight_tasks, threads.count()))
         elif phase.call is not None:
             most = max(most, gemm.workspace(phase.call))
-    return weights + most
+    return weights + taps + most
 
 
 def _correlated(call: Call, w: Array) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -45,6 +44,8 @@ _PRODUCTS = 2016
 _SPLIT_BYTES = 32 << 20
 """Transformed inputs that may be kept in memory, for the sake of an even division among the threads."""
 _WRITTEN_PIXELS = 256
+_PACKING = 0.3
+"""Of the time of the inputs' transforms, what their way from rows to pixels takes."""
 _TASK_FLOPS = 200e6
 
 
@@ -139,18 +140,11 @@ def _origin(tile: int, dilation: int, m: int) -> int:
 
 
 def spans(tiles: int, block: int, dilation: int, m: int, n: int) -> int:
-    """Return the most inputs along an axis that a block of tiles reads."""
-    return max(
-        _origin(min(first + block, tiles) - 1, dilation, m) - _origin(first, dilation, m) + dilation * (n - 1) + 1
-        for first in range(0, tiles, block)
-    )
-
-
-def _even(total: int, most: int, multiple: int = 1) -> int:
-    """Return a block of at most `most`, so that all blocks are about the same; a multiple of `multiple`."""
-    units, most = -(-total // multiple), max(most // multiple, 1)
-    parts = -(-units // most)
-    return min(-(-units // parts) * multiple, total)
+    """Return the most inputs along an axis that a block of neighbouring tiles reads."""
+    block = min(block, tiles)
+    starts = range(min(dilation, tiles - block + 1))
+    ends = max(_origin(first + block - 1, dilation, m) - _origin(first, dilation, m) for first in starts)
+    return ends + dilation * (n - 1) + 1
 
 
 def _round(n: int, multiple: int) -> int:
@@ -161,15 +155,6 @@ def odd_lines(n: int) -> int:
     """Return at least n bytes that are an odd number of cache lines, or of vectors beyond a line."""
     line = max(64, VECTOR)
     return (-(-n // line) | 1) * line
-
-
-def _blocks(batch: int, tiles_y: int, tiles_x: int, dilation_x: int, most: int) -> tuple[int, int, int]:
-    """Return the images, tile rows and tile columns of a block of at most about `most` tiles."""
-    if tiles_y * tiles_x <= most:
-        return _even(batch, max(most // (tiles_y * tiles_x), 1)), tiles_y, tiles_x
-    if tiles_x <= most:
-        return 1, _even(tiles_y, most // tiles_x), tiles_x
-    return 1, 1, _even(tiles_x, most, dilation_x)
 
 
 class _Sizes(NamedTuple):
@@ -217,13 +202,14 @@ class _Sizes(NamedTuple):
         """Bytes of a transformed tile."""
         return self.products * self.vectors * VECTOR
 
-    def number(self, block: tuple[int, int, int]) -> int:
-        """Return the blocks of tiles in all groups."""
-        return self.groups * math.prod(self.along(block))
+    @property
+    def tiles(self) -> int:
+        """All tiles of a group."""
+        return self.batch * self.tiles_y * self.tiles_x
 
-    def along(self, block: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the blocks of tiles along each axis."""
-        return -(-self.batch // block[0]), -(-self.tiles_y // block[1]), -(-self.tiles_x // block[2])
+    def units(self, unit: int) -> int:
+        """Return how many units of so many neighbours in a row there are, the last of a row perhaps smaller."""
+        return self.batch * self.tiles_y * -(-self.tiles_x // unit)
 
 
 def _sizes(problem: ConvProblem, form: int) -> _Sizes:
@@ -246,7 +232,7 @@ def _sizes(problem: ConvProblem, form: int) -> _Sizes:
 def _sections(
     problem: ConvProblem, parts: list[tuple[int, int, int]], down: tuple[int, int, int], across: tuple[int, int, int]
 ) -> tuple[tuple[int, ...], ...]:
-    """Return the `SECTION_FIELDS` of the sections, in order, from outputs, taps and products of a tile along y and x."""
+    """Return the `SECTION_FIELDS` of the sections, from outputs, taps and products of a tile along y and along x."""
     (ky, kx), (sy, sx), _ = along_axes(problem)
 
     def of_axis(sizes: tuple[int, int, int], taps: int) -> tuple[int, int]:
@@ -256,7 +242,8 @@ def _sections(
         # Fewer taps need no product at infinity, where their weights are 0; one tap as many as there are outputs.
         return (outputs, 1) if taps == 1 else (products - 1, products)
 
-    found, before = [], 0
+    found: list[tuple[int, ...]] = []
+    before = 0
     for _, y, x in parts[:: (1, 1, *problem.kernel)[-3]]:
         is_first = not found
         made_y, kept_y = of_axis(down, down[1] if is_first else -(-(ky - y) // sy))
@@ -267,24 +254,31 @@ def _sections(
 
 
 class _Division(NamedTuple):
-    """One way to divide the work."""
+    """One way to divide the work: blocks of tiles, of whole units of so many neighbours in a row."""
 
     seconds: float
-    block: tuple[int, int, int]
+    unit: int
+    blocks: int
     split: bool
     inside: bool
 
+    def tiles(self, s: _Sizes) -> int:
+        """Return the most tiles of a block."""
+        return -(-s.units(self.unit) // self.blocks) * self.unit
 
-def _division(s: _Sizes, most: int, split: bool, packed: bool, workers: int) -> _Division:
-    """Return blocks of at most about `most` tiles, and the estimated seconds."""
-    block = _blocks(s.batch, s.tiles_y, s.tiles_x, s.dilation_x, most)
-    number, total = s.number(block), s.batch * s.tiles_y * s.tiles_x * s.groups
+
+def _division(s: _Sizes, unit: int, blocks: int, split: bool, packed: bool, workers: int) -> _Division:
+    """Return the division with its estimated seconds."""
+    number, total = s.groups * blocks, s.tiles * s.groups
     # Where each transformed weight would be used once, the tasks transform them.
-    inside = not packed and number == s.groups
+    inside = not packed and blocks == 1
+    tiles = _Division(0.0, unit, blocks, split, inside).tiles(s)
     rates = CPU_WINOGRAD[8 * VECTOR]
     inputs, outputs = s.vectors * LANES, s.blocks * 2 * LANES
     weights = s.kept / len(s.sections) * s.groups * inputs * outputs
-    first = s.made * total * inputs * rates.transform
+    # A run of rows reads the lines that it shares with the next again.
+    runs = min(blocks * (1 if unit == s.tiles_x else 3) / (s.batch * s.tiles_y), 1.0)
+    first = s.made * total * inputs * rates.transform * (1 + _PACKING * (s.ny - s.my) / s.my * runs)
     then = 2.0 * s.made * inputs * outputs * total / rates.flops + s.products * total * outputs * rates.transform
     if inside:
         then += weights * rates.weights
@@ -293,15 +287,15 @@ def _division(s: _Sizes, most: int, split: bool, packed: bool, workers: int) -> 
         then += 4 * weights * number / s.groups / traffic
     if split:
         first += total * s.tile_bytes / rates.exchange
-    held = 0.0 if split else min(_INPUT_BYTES[registers()] / (math.prod(block) * s.tile_bytes), 1.0)
+    held = 0.0 if split else min(_INPUT_BYTES[registers()] / (tiles * s.tile_bytes), 1.0)
     then += (1 - held) * total * s.tile_bytes * s.blocks / rates.inputs
     before = 0.0 if packed or inside else weights * rates.kept_weights
     tasks = number * (s.blocks if split else 1)
-    share = total if split else math.prod(block) * number
+    share = total if split else tiles * number
     busiest = share / total * -(-tasks // workers) / tasks
     if split:
         before, first = before + first, 0.0
-    return _Division(rates.overhead + before / workers + (first + then) * busiest, block, split, inside)
+    return _Division(rates.overhead + before / workers + (first + then) * busiest, unit, blocks, split, inside)
 
 
 def _best_division(s: _Sizes, packed: bool, workers: int) -> _Division:
@@ -309,13 +303,18 @@ def _best_division(s: _Sizes, packed: bool, workers: int) -> _Division:
     small = max(min(large, _INPUT_BYTES[registers()] // s.tile_bytes), 2 * most_tiles())
     # Weights are read once for a block: fewer blocks pay where they are many.
     larger = max(min(4 * large, _LARGE_INPUT_BYTES // s.tile_bytes), large)
-    # One block for each worker is an even division where whole blocks of the best size would not be.
-    even = -(-s.batch * s.tiles_y // workers) * s.tiles_x
-    sizes = {small, large, larger, even} if even <= larger else {small, large, larger}
-    found = [_division(s, most, False, packed, workers) for most in sorted(sizes)]
-    if workers > 1 and s.batch * s.tiles_y * s.tiles_x * s.groups * s.tile_bytes <= _SPLIT_BYTES:
-        found.append(_division(s, large, True, packed, workers))
-    return min(found)
+    found = set()
+    # Tiles of a dilated row are interleaved: those of one offset each stay together.
+    for unit in {s.tiles_x, min(s.dilation_x, s.tiles_x)}:
+        units = s.units(unit)
+        for most in (small, large, larger):
+            blocks = -(-units // max(most // unit, 1))
+            # As many blocks for each worker are an even division.
+            even = min(-(-blocks // workers) * workers, units)
+            found |= {(unit, blocks, False), (unit, even, False)}
+        if workers > 1 and s.tiles * s.groups * s.tile_bytes <= _SPLIT_BYTES:
+            found.add((unit, -(-units // max(large // unit, 1)), True))
+    return min(_division(s, *division, packed, workers) for division in sorted(found))
 
 
 def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geometry:
@@ -323,14 +322,10 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
     my, mx, ny, nx, ty, tx, out_y, out_x, dy, dx = s[:10]
     products, vectors, blocks_k, tiles_y, tiles_x = s.products, s.vectors, s.blocks, s.tiles_y, s.tiles_x
     channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    seconds, block, split, inside = _best_division(s, packed, workers)
-    number = s.number(block)
+    division = _best_division(s, packed, workers)
+    seconds, unit, blocks, split, inside = division
+    number, tiles = s.groups * blocks, division.tiles(s)
     c = np.zeros((), CALL)
-    tiles = math.prod(block)
-    for name, value in zip(("n", "y", "x"), block, strict=True):
-        c[f"block_{name}"] = value
-    for name, value in zip(("n", "y", "x"), s.along(block), strict=True):
-        c[f"blocks_{name}"] = value
     parts = _parts(problem, form)
     kz, ky, kx = (1, 1, *problem.kernel)[-3:]
     together = kz * vectors // len(parts)
@@ -343,7 +338,8 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
         "first_taps": first_taps.ctypes.data, "parts_together": kz,
         "sections": sections.ctypes.data, "kernel_z": kz, "kernel_y": ky, "kernel_x": kx,
         "mode": problem.mode_code, "dilation_y": dy, "dilation_x": dx, "out_y": out_y, "out_x": out_x,
-        "tiles_y": tiles_y, "tiles_x": tiles_x, "size_y": 1, "size_z": 1,
+        "tiles_y": tiles_y, "tiles_x": tiles_x, "blocks": blocks, "units": s.units(unit), "unit": unit,
+        "units_x": -(-tiles_x // unit), "size_y": 1, "size_z": 1,
     }  # fmt: skip
     for name, size, stride, dilation in zip(
         "zyx", (1, 1, *problem.output)[-3:], (1, 1, *problem.stride)[-3:], (1, 1, *problem.dilation)[-3:], strict=True
@@ -357,9 +353,11 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
         fields |= {f"low_{name}": low, f"size_{name}": high - low}
         # Negative padding has cropped already.
         fields[f"pad_{name}"] = max(before, 0)
-    height, width = spans(tiles_y, block[1], dy, my, ny), spans(tiles_x, block[2], dx, mx, nx)
-    written = 1 if dy > 1 else max(1, min(block[1], _WRITTEN_PIXELS // (my * out_x)))
-    pixels = written * my * (spans(tiles_x, block[2], dx, mx, mx))
+    # The largest rectangles of a block: whole rows, or a share of one.
+    rows, columns = max(min(tiles // tiles_x, tiles_y), 1), min(tiles, tiles_x)
+    height, width = spans(tiles_y, rows, dy, my, ny), spans(tiles_x, columns, dx, mx, nx)
+    written = 1 if dy > 1 else max(1, min(rows, _WRITTEN_PIXELS // (my * out_x)))
+    pixels = written * my * spans(tiles_x, columns, dx, mx, mx)
     fields |= {"written": written, "in_pitch": odd_lines(width * VECTOR), "columns_pitch": odd_lines(width * VECTOR)}
     offset = 0
 
@@ -392,7 +390,8 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
     return Geometry(
         c.reshape(1).view(np.int64), form, split, problem.groups * blocks_k * -(-together // chunk), taps_bytes,
         number * vectors if split else 0, tasks, _round(offset, 64), max(1, int(_TASK_FLOPS / max(flops, 1))),
-        problem.groups * fields["u_group"], number * fields["v_block"] if split else 0, inside, seconds, (first_taps, sections),
+        problem.groups * fields["u_group"], number * fields["v_block"] if split else 0, inside, seconds,
+        (first_taps, sections),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.elements import load
 from gpuconv.backends.cpu.records import record
 from gpuconv.backends.cpu.winograd_outputs import write_outputs
-from gpuconv.backends.cpu.winograd_parts import origin, part_tap, section_of
+from gpuconv.backends.cpu.winograd_parts import block_tiles, origin, part_tap, run_of, section_of
 from gpuconv.backends.cpu.winograd_pixels import (
     LANES,
     VECTOR,
@@ -64,8 +64,8 @@ CALL = record(
     "parts first_taps parts_together sections kernel_z kernel_y kernel_x stride_z stride_y stride_x "
     # border: mode, the range of inputs that negative padding leaves, the padding before
     "mode low_z low_y low_x size_z size_y size_x pad_z pad_y pad_x dilation_z dilation_y dilation_x "
-    # outputs, tiles in all and in a block
-    "out_z out_y out_x tiles_y tiles_x block_n block_y block_x blocks_n blocks_y blocks_x "
+    # outputs; tiles along an image; blocks of tiles, of which each has whole units of neighbours in a row
+    "out_z out_y out_x tiles_y tiles_x blocks units unit units_x "
     # tile rows whose outputs are written together
     "written "
     # bytes: of scratch parts, of what is repeated
@@ -150,22 +150,24 @@ def pack_pixels(p, x, z, channels, y0, rows, x0, columns, to) -> None:  # type: 
 
 
 @njit(error_model="numpy")
-def _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form):  # type: ignore[no-untyped-def]
-    """Transform one vector of one part's channels of a block's tiles into v."""
-    n0, images, r0, rows, q0, columns = b
+def _transform_inputs(p, begin, end, group, vector, v, scratch, my, ny, mx, nx, form):  # type: ignore[no-untyped-def]
+    """Transform one vector of one part's channels of tiles `begin` to `end` into v."""
     part, channel = vector // p.part_vectors, vector % p.part_vectors * LANES
     channels = min(LANES, p.channels - channel)
-    y0, x0 = origin(r0, p.dilation_y, my), origin(q0, p.dilation_x, mx)
-    height = origin(r0 + rows - 1, p.dilation_y, my) + p.dilation_y * (ny - 1) + 1 - y0
-    width = origin(q0 + columns - 1, p.dilation_x, mx) + p.dilation_x * (nx - 1) + 1 - x0
-    first_y = y0 * p.stride_y + part_tap(p, part, 1) * p.dilation_y - p.pad_y
-    first_x = x0 * p.stride_x + part_tap(p, part, 2) * p.dilation_x - p.pad_x
-    first_z = part_tap(p, part, 0) * p.dilation_z - p.pad_z
-    tiles, transformed = images * rows * columns, scratch + p.columns_offset
+    tap_z, tap_y, tap_x = part_tap(p, part, 0), part_tap(p, part, 1), part_tap(p, part, 2)
+    tiles, transformed = end - begin, scratch + p.columns_offset
     made_y, made_x, kept_y, kept_x, _ = section_of(p, part // p.parts_together)
-    for image in range(images):
-        x = p.x + (n0 + image) // p.out_z * p.xn + (group * p.channels + channel) * p.xc
-        z = _source_index(p.mode, (n0 + image) % p.out_z * p.stride_z + first_z, p.size_z)
+    at = begin
+    while at < end:
+        image, r0, rows, q0, columns = run_of(p, at, end)
+        y0, x0 = origin(r0, p.dilation_y, my), origin(q0, p.dilation_x, mx)
+        height = origin(r0 + rows - 1, p.dilation_y, my) + p.dilation_y * (ny - 1) + 1 - y0
+        width = origin(q0 + columns - 1, p.dilation_x, mx) + p.dilation_x * (nx - 1) + 1 - x0
+        first_y = y0 * p.stride_y + tap_y * p.dilation_y - p.pad_y
+        first_x = x0 * p.stride_x + tap_x * p.dilation_x - p.pad_x
+        x = p.x + image // p.out_z * p.xn + (group * p.channels + channel) * p.xc
+        z = image % p.out_z * p.stride_z + tap_z * p.dilation_z - p.pad_z
+        z = _source_index(p.mode, z, p.size_z)
         pack_pixels(p, x, z, channels, first_y, height, first_x, width, scratch)
         for r in range(rows):
             first = scratch + (origin(r0 + r, p.dilation_y, my) - y0) * p.in_pitch
@@ -173,30 +175,30 @@ def _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form):  #
                 tile_columns(transformed, p.columns_pitch, first, p.dilation_y * p.in_pitch, width, form, SINGLE_MATRIX)
             else:
                 tile_columns(transformed, p.columns_pitch, first, p.dilation_y * p.in_pitch, width, form, INPUT_MATRIX)
-            q, first_tile = 0, (image * rows + r) * columns
+            q, first_tile = 0, at - begin + r * columns
             while q < columns:
                 # A run of tiles within a panel, whose first inputs are equally far apart.
                 start, most = _panel(first_tile + q, tiles)
-                end = min(columns, start + most - first_tile)
+                n = min(columns, start + most - first_tile) - q
                 advance = mx * VECTOR
                 if p.dilation_x > 1:
                     advance = VECTOR
-                    end = min(end, (q0 + q) // p.dilation_x * p.dilation_x + p.dilation_x - q0)
+                    n = min(n, p.dilation_x - (q0 + q) % p.dilation_x)
                 to = v + (start * p.vectors + vector * most + first_tile + q - start) * VECTOR
                 source = transformed + (origin(q0 + q, p.dilation_x, mx) - x0) * VECTOR
                 step = p.dilation_x * VECTOR
-                n, down = end - q, p.columns_pitch
+                down = p.columns_pitch
                 if kept_x < made_x:
                     tile_rows(to, p.v_step, source, down, step, advance, n, made_y, form, SINGLE_MATRIX)
                 else:
                     tile_rows(to, p.v_step, source, down, step, advance, n, made_y, form, INPUT_MATRIX)
-                q = end
+                q += n
+        at += rows * columns
 
 
 @njit(error_model="numpy")
-def _multiply_all(p, b, group, block, v, scratch, ty, nx, tx, form):  # type: ignore[no-untyped-def]
+def _multiply_all(p, tiles, group, block, v, scratch, ty, nx, tx, form):  # type: ignore[no-untyped-def]
     """Sum the products of a block of tiles and a block of output channels."""
-    tiles = b[1] * b[3] * b[5]
     m = scratch + p.m_offset
     panels = (tiles + _MOST - 1) // _MOST
     lines = (7 + panels) // panels
@@ -234,16 +236,6 @@ def _multiply_all(p, b, group, block, v, scratch, ty, nx, tx, form):  # type: ig
                     weights, vectors, int(first == 0), ahead, lines, ahead_v,
                 )  # fmt: skip
                 tile += height
-
-
-@njit(error_model="numpy")
-def _block(p, number):  # type: ignore[no-untyped-def]
-    """Return a block's first image and images, first tile row and rows, first tile column and columns."""
-    q0, number = number % p.blocks_x * p.block_x, number // p.blocks_x
-    r0, n0 = number % p.blocks_y * p.block_y, number // p.blocks_y * p.block_n
-    return (
-        n0, min(p.block_n, p.batch - n0), r0, min(p.block_y, p.tiles_y - r0), q0, min(p.block_x, p.tiles_x - q0)
-    )  # fmt: skip
 
 
 @functools.cache
@@ -288,23 +280,24 @@ def _compiled(form: int, my: int, ny: int, ty: int, mx: int, nx: int, tx: int, v
             sections, vectors = p.parts // p.parts_together, min(p.chunk, together - first)
             transform(p, group, block, 0, sections, first, vectors, u, p.u_step, scratch, ty, tx, form)
             return
-        number = p.blocks_n * p.blocks_y * p.blocks_x
         if p.stage == 1:
             vector, task = task % p.vectors, task // p.vectors
-            b = _block(p, task % number)
-            _transform_inputs(p, b, task // number, vector, p.v + task * p.v_block, scratch, my, ny, mx, nx, form)
+            first, last = block_tiles(p, task % p.blocks)
+            v = p.v + task * p.v_block
+            _transform_inputs(p, first, last, task // p.blocks, vector, v, scratch, my, ny, mx, nx, form)
             return
         blocks = (p.outputs + 2 * LANES - 1) // (2 * LANES)
         begin, end, v = 0, blocks, scratch + p.v_offset
         if p.stage == 2:
             begin, task = task % blocks, task // blocks
             end, v = begin + 1, p.v + task * p.v_block
-        b, group = _block(p, task % number), task // number
+        first, last = block_tiles(p, task % p.blocks)
+        group = task // p.blocks
         if p.stage == 3:
             for vector in range(p.vectors):
-                _transform_inputs(p, b, group, vector, v, scratch, my, ny, mx, nx, form)
+                _transform_inputs(p, first, last, group, vector, v, scratch, my, ny, mx, nx, form)
         for block in range(begin, end):
-            _multiply_all(p, b, group, block, v, scratch, ty, nx, tx, form)
-            write_outputs(p, b, group, block, scratch, my, mx, form)
+            _multiply_all(p, last - first, group, block, v, scratch, ty, nx, tx, form)
+            write_outputs(p, first, last, group, block, scratch, my, mx, form)
 
     return convolve

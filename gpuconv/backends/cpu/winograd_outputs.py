@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from gpuconv.backends.cpu.elements import load, store
-from gpuconv.backends.cpu.winograd_parts import origin
+from gpuconv.backends.cpu.winograd_parts import origin, run_of
 from gpuconv.backends.cpu.winograd_pixels import (
     LANES,
     VECTOR,
@@ -100,55 +100,61 @@ def _write_pixels(p, y, source, count, outputs):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
-def write_outputs(p, b, group, block, scratch, my, mx, form) -> None:  # type: ignore[no-untyped-def]
-    """Transform the products of a block of tiles and a block of output channels, and write the outputs."""
-    n0, images, r0, rows, q0, columns = b
-    x0, edge = origin(q0, p.dilation_x, mx), scratch + p.edge_offset
+def _write_run(p, run, first, group, output, outputs, products, scratch, my, mx, form):  # type: ignore[no-untyped-def]
+    """Transform products of a rectangle of tiles and one vector of output channels, and write the outputs.
+
+    `first` is the number of the first of these tiles in the block, `products` the address of the block's.
+    """
+    image, r0, rows, q0, columns = run
+    x0, edge, end = origin(q0, p.dilation_x, mx), scratch + p.edge_offset, p.out_x
     bias, total = edge + my * mx * VECTOR, edge + (my * mx + 1) * VECTOR
-    end = p.out_x
     if q0 + columns < p.tiles_x:
         end = origin(q0 + columns, p.dilation_x, mx)
     width, pixels = end - x0, scratch + p.pixels_offset
+    corner = p.y + image // p.out_z * p.yn + image % p.out_z * p.yz + x0 * p.yx + (group * p.outputs + output) * p.yc
+    for r in range(0, rows, p.written):
+        together = min(p.written, rows - r)
+        y0 = origin(r0 + r, p.dilation_y, my)
+        lines = min(together * my, (p.out_y - y0 + p.dilation_y - 1) // p.dilation_y)
+        fill_pixels(total, 1, np.float32(0))
+        for s in range(together):
+            for q in range(columns):
+                tile = products + (first + (r + s) * columns + q) * 2 * VECTOR
+                at = origin(q0 + q, p.dilation_x, mx) - x0
+                to = pixels + (s * my * width + at) * VECTOR
+                if at + p.dilation_x * (mx - 1) < width:
+                    output_tile(to, width * VECTOR, p.dilation_x * VECTOR, tile, p.m_step, bias, total, form)
+                    continue
+                output_tile(edge, mx * VECTOR, VECTOR, tile, p.m_step, bias, total, form)
+                inside = (width - at + p.dilation_x - 1) // p.dilation_x
+                for i in range(my):
+                    copy_pixels(
+                        to + i * width * VECTOR, p.dilation_x * VECTOR, edge + i * mx * VECTOR, VECTOR, inside, LANES
+                    )  # fmt: skip
+        if not is_finite(total):
+            _repair(p, pixels, image, group, output, outputs, y0, lines, x0, width)
+        step = p.dilation_y * p.yy
+        if step == width * p.yx:
+            _write_pixels(p, corner + y0 * p.yy, pixels, lines * width, outputs)
+        else:
+            for i in range(lines):
+                _write_pixels(p, corner + y0 * p.yy + i * step, pixels + i * width * VECTOR, width, outputs)
+
+
+@njit(error_model="numpy")
+def write_outputs(p, begin, end, group, block, scratch, my, mx, form) -> None:  # type: ignore[no-untyped-def]
+    """Transform the products of tiles `begin` to `end` and a block of output channels, and write the outputs."""
     for half in range(2):
         output = (2 * block + half) * LANES
         outputs = min(LANES, p.outputs - output)
         if outputs <= 0:
             return
+        bias = scratch + p.edge_offset + my * mx * VECTOR
         fill_pixels(bias, 1, np.float32(0))
         if p.bias != 0:
             gather_pixel(bias, p.bias + (group * p.outputs + output) * 4, 4, outputs)
-        for image in range(images):
-            corner = p.y + (n0 + image) // p.out_z * p.yn + (n0 + image) % p.out_z * p.yz + x0 * p.yx
-            corner += (group * p.outputs + output) * p.yc
-            for r in range(0, rows, p.written):
-                together = min(p.written, rows - r)
-                y0 = origin(r0 + r, p.dilation_y, my)
-                lines = min(together * my, (p.out_y - y0 + p.dilation_y - 1) // p.dilation_y)
-                fill_pixels(total, 1, np.float32(0))
-                for s in range(together):
-                    for q in range(columns):
-                        tile = (image * rows + r + s) * columns + q
-                        products = scratch + p.m_offset + (2 * tile + half) * VECTOR
-                        at = origin(q0 + q, p.dilation_x, mx) - x0
-                        to = pixels + (s * my * width + at) * VECTOR
-                        if at + p.dilation_x * (mx - 1) < width:
-                            output_tile(
-                                to, width * VECTOR, p.dilation_x * VECTOR, products, p.m_step, bias, total, form
-                            )
-                            continue
-                        output_tile(edge, mx * VECTOR, VECTOR, products, p.m_step, bias, total, form)
-                        inside = (width - at + p.dilation_x - 1) // p.dilation_x
-                        for i in range(my):
-                            copy_pixels(
-                                to + i * width * VECTOR, p.dilation_x * VECTOR, edge + i * mx * VECTOR, VECTOR,
-                                inside, LANES,
-                            )  # fmt: skip
-                if not is_finite(total):
-                    _repair(p, pixels, n0 + image, group, output, outputs, y0, lines, x0, width)
-                step = p.dilation_y * p.yy
-                if step == width * p.yx:
-                    _write_pixels(p, corner + y0 * p.yy, pixels, lines * width, outputs)
-                else:
-                    for i in range(lines):
-                        at = corner + y0 * p.yy + i * step
-                        _write_pixels(p, at, pixels + i * width * VECTOR, width, outputs)
+        products, at = scratch + p.m_offset + half * VECTOR, begin
+        while at < end:
+            run = run_of(p, at, end)
+            _write_run(p, run, at - begin, group, output, outputs, products, scratch, my, mx, form)
+            at += run[2] * run[4]

@@ -1,4 +1,4 @@
-"""Where the tiles of an axis and the parts of a kernel lie: what every stage of Winograd kernels asks."""
+"""Where tiles and the parts of a kernel lie: what every stage of Winograd kernels asks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numba import njit
 
 from gpuconv.backends.cpu.elements import read
 
-__all__ = ["SECTION_FIELDS", "origin", "part_tap", "section_of", "taps_of"]
+__all__ = ["SECTION_FIELDS", "block_tiles", "origin", "part_tap", "run_of", "section_of", "taps_of"]
 
 SECTION_FIELDS = 5
 """Of a section, parts of the same first y and x: products that are made along y and along x of a tile, weights that are
@@ -20,6 +20,30 @@ one tap of several of the form."""
 def origin(tile, dilation, m) -> Any:  # type: ignore[no-untyped-def]
     """Return the first output of a tile: `dilation` tiles are interleaved over dilation * m outputs."""
     return tile // dilation * (dilation * m) + tile % dilation
+
+
+@njit(error_model="numpy")
+def _tiles_before(p, unit):  # type: ignore[no-untyped-def]
+    return unit // p.units_x * p.tiles_x + unit % p.units_x * p.unit
+
+
+@njit(error_model="numpy")
+def block_tiles(p, block) -> Any:  # type: ignore[no-untyped-def]
+    """Return the first tile of a block and that of the next. Tiles are numbered image by image and row by row."""
+    return _tiles_before(p, p.units * block // p.blocks), _tiles_before(p, p.units * (block + 1) // p.blocks)
+
+
+@njit(error_model="numpy")
+def run_of(p, tile, end) -> Any:  # type: ignore[no-untyped-def]
+    """Return the longest rectangle from a tile on: image, first row, rows, first column, columns.
+
+    It is whole rows of one image, or a share of one row.
+    """
+    row, q = tile // p.tiles_x, tile % p.tiles_x
+    image, r = row // p.tiles_y, row % p.tiles_y
+    if q == 0 and end - tile >= p.tiles_x:
+        return image, r, min((end - tile) // p.tiles_x, p.tiles_y - r), 0, p.tiles_x
+    return image, r, 1, q, min(p.tiles_x - q, end - tile)
 
 
 @njit(error_model="numpy")

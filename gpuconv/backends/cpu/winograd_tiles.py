@@ -145,8 +145,8 @@ def tile_columns(
 ) -> Any:
     """Transform `count` neighbouring columns of pixels along y; rows are `step` and `to_step` bytes apart.
 
-    `which` is `INPUT_MATRIX`, `SINGLE_MATRIX` where the kernel has one tap of those of the form, or `WEIGHTS_MATRIX` for
-    tiles that take the part of weights.
+    `which` is `INPUT_MATRIX`, `SINGLE_MATRIX` where the kernel has one tap of those of the form, or `WEIGHTS_MATRIX`
+    for tiles that take the part of weights.
     """
     matrix = _matrix(forms(form.literal_value)[0], which.literal_value)
 
@@ -208,8 +208,12 @@ def transform_weights(
     """
     down, across = forms(form.literal_value)
     taps = len(down.weights[0]), len(across.weights[0])
-    first: tuple[Matrix, Matrix] = tuple(((Fraction(1), *(Fraction(0),) * (n - 1)),) for n in taps)  # type: ignore[assignment]
-    matrices = first[0] if single.literal_value & 2 else down.weights, first[1] if single.literal_value & 1 else across.weights
+
+    def matrix(form: Winograd, is_single: bool) -> Matrix:
+        rest = len(form.weights[0]) - 1
+        return ((Fraction(1), *(Fraction(0),) * rest),) if is_single else form.weights
+
+    matrices = matrix(down, bool(single.literal_value & 2)), matrix(across, bool(single.literal_value & 1))
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, to_step, source, step, count, to_next = args[:6]

@@ -73,7 +73,7 @@ def transform(p, group, block, section, sections, first, vectors, u, u_step, tap
     """
     count = ty * tx
     first_number, span = _span(p)
-    # The kernel may be one part, whose taps are used where they are: backwards, if an adjoint's kernel is turned around.
+    # A kernel of one part has its taps used where they are: backwards, if an adjoint's kernel is turned around.
     is_whole = p.parts == p.parts_together and span == count and abs(p.wx) == 4 and p.wy == tx * p.wx
     plane = taps if is_whole else taps + (count + 1) * LANES * VECTOR
     taps_step, first_tap = VECTOR, taps
