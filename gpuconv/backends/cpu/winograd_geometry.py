@@ -44,8 +44,10 @@ _PRODUCTS = 2016
 _SPLIT_BYTES = 32 << 20
 """Transformed inputs that may be kept in memory, for the sake of an even division among the threads."""
 _WRITTEN_PIXELS = 256
-_PACKING = 0.3
-"""Of the time of the inputs' transforms, what their way from rows to pixels takes."""
+_FEW_TASKS = 64
+"""Tasks of unequal sizes that leave a worker idle for long enough to count."""
+_CUTS = 0.3
+"""What blocks that begin anywhere in a row add to the transforms."""
 _TASK_FLOPS = 200e6
 
 
@@ -267,6 +269,18 @@ class _Division(NamedTuple):
         return -(-s.units(self.unit) // self.blocks) * self.unit
 
 
+@functools.lru_cache(maxsize=4096)
+def _busiest_share(units: int, blocks: int, groups: int, workers: int) -> float:
+    """Return the share of all tiles that is the busiest worker's, where each takes one block after the other."""
+    if blocks * groups > _FEW_TASKS:
+        return max(-(-blocks * groups // workers) / (blocks * groups), 1 / workers)
+    busy = [0] * workers
+    for task in range(blocks * groups):
+        block = task % blocks
+        busy[busy.index(min(busy))] += units * (block + 1) // blocks - units * block // blocks
+    return max(busy) / (units * groups)
+
+
 def _division(s: _Sizes, unit: int, blocks: int, split: bool, packed: bool, workers: int) -> _Division:
     """Return the division with its estimated seconds."""
     number, total = s.groups * blocks, s.tiles * s.groups
@@ -276,10 +290,12 @@ def _division(s: _Sizes, unit: int, blocks: int, split: bool, packed: bool, work
     rates = CPU_WINOGRAD[8 * VECTOR]
     inputs, outputs = s.vectors * LANES, s.blocks * 2 * LANES
     weights = s.kept / len(s.sections) * s.groups * inputs * outputs
-    # A run of rows reads the lines that it shares with the next again.
-    runs = min(blocks * (1 if unit == s.tiles_x else 3) / (s.batch * s.tiles_y), 1.0)
-    first = s.made * total * inputs * rates.transform * (1 + _PACKING * (s.ny - s.my) / s.my * runs)
-    then = 2.0 * s.made * inputs * outputs * total / rates.flops + s.products * total * outputs * rates.transform
+    # Blocks that begin within a row are cut into more and shorter runs.
+    transform = rates.transform
+    if s.dilation_x == unit < s.tiles_x:
+        transform *= 1 + _CUTS * min(2 * blocks / (s.batch * s.tiles_y), 1.0)
+    first = s.made * total * inputs * transform
+    then = 2.0 * s.made * inputs * outputs * total / rates.flops + s.products * total * outputs * transform
     if inside:
         then += weights * rates.weights
     else:
@@ -290,9 +306,10 @@ def _division(s: _Sizes, unit: int, blocks: int, split: bool, packed: bool, work
     held = 0.0 if split else min(_INPUT_BYTES[registers()] / (tiles * s.tile_bytes), 1.0)
     then += (1 - held) * total * s.tile_bytes * s.blocks / rates.inputs
     before = 0.0 if packed or inside else weights * rates.kept_weights
-    tasks = number * (s.blocks if split else 1)
-    share = total if split else tiles * number
-    busiest = share / total * -(-tasks // workers) / tasks
+    if split:
+        busiest = -(-number * s.blocks // workers) / (number * s.blocks)
+    else:
+        busiest = _busiest_share(s.units(unit), blocks, s.groups, workers)
     if split:
         before, first = before + first, 0.0
     return _Division(rates.overhead + before / workers + (first + then) * busiest, unit, blocks, split, inside)
@@ -303,11 +320,13 @@ def _best_division(s: _Sizes, packed: bool, workers: int) -> _Division:
     small = max(min(large, _INPUT_BYTES[registers()] // s.tile_bytes), 2 * most_tiles())
     # Weights are read once for a block: fewer blocks pay where they are many.
     larger = max(min(4 * large, _LARGE_INPUT_BYTES // s.tile_bytes), large)
-    found = set()
+    found, sizes = set(), (small, large, larger)
     # Tiles of a dilated row are interleaved: those of one offset each stay together.
-    for unit in {s.tiles_x, min(s.dilation_x, s.tiles_x)}:
+    shares = {_round(-(-s.tiles_x // -(-s.tiles_x // most)), s.dilation_x) for most in sizes}
+    for unit in {s.tiles_x, s.dilation_x} | shares:
+        unit = min(unit, s.tiles_x)
         units = s.units(unit)
-        for most in (small, large, larger):
+        for most in sizes:
             blocks = -(-units // max(most // unit, 1))
             # As many blocks for each worker are an even division.
             even = min(-(-blocks // workers) * workers, units)
