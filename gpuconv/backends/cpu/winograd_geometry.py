@@ -322,9 +322,8 @@ def _best_division(s: _Sizes, packed: bool, workers: int) -> _Division:
     larger = max(min(4 * large, _LARGE_INPUT_BYTES // s.tile_bytes), large)
     found, sizes = set(), (small, large, larger)
     # Tiles of a dilated row are interleaved: those of one offset each stay together.
-    shares = {_round(-(-s.tiles_x // -(-s.tiles_x // most)), s.dilation_x) for most in sizes}
-    for unit in {s.tiles_x, s.dilation_x} | shares:
-        unit = min(unit, s.tiles_x)
+    shares = {min(_round(-(-s.tiles_x // -(-s.tiles_x // most)), s.dilation_x), s.tiles_x) for most in sizes}
+    for unit in {s.tiles_x, min(s.dilation_x, s.tiles_x)} | shares:
         units = s.units(unit)
         for most in sizes:
             blocks = -(-units // max(most // unit, 1))
