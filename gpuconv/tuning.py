@@ -43,6 +43,12 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
         256: Cost(12e-6, 104e9, 150e9),
         128: Cost(12e-6, 23e9, 50e9),
     },
+    "depthwise_strided": {
+        # The algorithm counts cycles.
+        512: Cost(6e-6, 164e9, 45e9),
+        256: Cost(6e-6, 104e9, 30e9),
+        128: Cost(6e-6, 23e9, 15e9),
+    },
     "stencil": {
         # 2 cores of an Emerald Rapids Xeon, 2026-11-29: depthwise layers of 3x3 to 7x7.
         512: Cost(10e-6, 90e9, 45e9),

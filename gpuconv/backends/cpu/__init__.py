@@ -8,8 +8,8 @@ from typing import NamedTuple
 __all__ = ["ALGORITHMS", "Device", "device", "unavailable", "wait"]
 
 ALGORITHMS = (
-    "direct", "gemm", "blocked", "dense", "winograd", "winograd_narrow", "depthwise", "stencil", "separable", "fir",
-    "fft", "complex_planes", "merged_axes",
+    "direct", "gemm", "blocked", "dense", "winograd", "winograd_narrow", "depthwise", "depthwise_strided", "stencil",
+    "separable", "fir", "fft", "complex_planes", "merged_axes",
 )  # fmt: skip
 
 
