@@ -24,7 +24,7 @@ _TILE_CYCLES = 120.0
 """To begin and to end a tile."""
 _WRITE_CYCLES = 4.0
 """To turn a vector of sums around and write it."""
-_PHASES_CYCLES = 10.0
+_PHASES_CYCLES = 2.0
 """More for each where phases are written beside each other."""
 _LOAD_CYCLES = 4.0
 """A vector of weights from a second-level cache."""

@@ -46,7 +46,11 @@ def cost(call: Call, device: Device) -> float:
     rate = constants.flops * device.threads * 4 / np.dtype(call.accumulator).itemsize
     # A load of inputs feeds the outputs of one group: with one output, loads are what takes the time.
     rate *= min(1.0, (1 + call.problem.out_channels // call.problem.groups) / 5)
-    return constants.overhead + call.flops / rate + call.bytes / constants.bandwidth
+    moved = call.bytes
+    if call.operation == "forward" and call.problem.stride[-1] > 1:
+        # Rows are taken apart by the stride.
+        moved += 2 * math.prod(call.problem.x_shape) * np.dtype(call.dtype).itemsize
+    return constants.overhead + call.flops / rate + moved / constants.bandwidth
 
 
 def workspace(call: Call) -> int:

@@ -30,6 +30,8 @@ _DIRECT_VECTORS = 144
 _SUMS_BYTES = 1 << 20
 """A task's sums in scratch memory at most; with 16 registers a quarter for those of phases, which are read again to be
 mixed."""
+_PHASES_CYCLES = 12.0
+"""To turn a vector of sums of one of several phases to its places in y and to write it, beside those of the others."""
 _WEIGHT_CYCLES = 0.4
 """To pack a weight within a task."""
 _PANEL_CYCLES = 4.0
@@ -113,7 +115,7 @@ def _task_cycles(work: Work, block: tuple[int, ...], rows: int, runs_of: int) ->
     ) * len(work.axes[2].residues)
     line = (bx + work.axes[2].reach) * (2.0 / work.lanes if work.axes[2].advance == 1 else 0.7) + 30
     copied = 0.0 if work.inside else work.channels * lines * line
-    written = rows * vectors * work.phases * (4 if work.phases > 1 else 1)
+    written = rows * vectors * work.phases * (_PHASES_CYCLES if work.phases > 1 else 1.0)
     if work.phases == 1 and runs_of != PANELS and (runs_of == PLANES or bx % work.lanes):
         written += rows * bz * by * (10 + 2 * bx // work.lanes * (runs_of == PLANES))
     weights = work.terms * rows * _WEIGHT_CYCLES if work.packs_weights else 0.0
