@@ -65,6 +65,11 @@ def _workloads() -> Iterator[Workload]:
                     {"padding": (high // 2, wide // 2)},
                 )  # fmt: skip
     yield Workload("conv2d", (1, 3, 20, 20), (4, 3, 7, 7), {"stride": 2, "padding": 3})
+    # Maps of other sizes take other tiles; with a stride, a kernel's parts have fewer taps.
+    for kernel, stride, sizes in ((3, 1, (28, 56)), (3, 2, (8, 10, 20, 40)), (4, 1, (8,)), (5, 2, (16, 31))):
+        for n in sizes:
+            arguments = {"padding": kernel // 2, "stride": stride}
+            yield Workload("conv2d", (1, 64, n, n), (64, 64, kernel, kernel), arguments)
     for n in (2, 3, 4, 6, 7, 100):
         for kernel in (3, 5):
             yield Workload("conv1d", (1, 16, n), (32, 16, kernel), {"padding": kernel // 2})

@@ -87,6 +87,9 @@ NETWORKS = {
     "32 groups": Problem("conv2d", (1, 128, 56, 56), (128, 4, 3, 3), {"padding": 1, "groups": 32}),
     "depthwise 3x3": Problem("conv2d", (1, 144, 56, 56), (144, 1, 3, 3), {"padding": 1, "groups": 144}),
     "depthwise 3x3, 7x7": Problem("conv2d", (1, 960, 7, 7), (960, 1, 3, 3), {"padding": 1, "groups": 960}),
+    "depthwise 3x3/2": Problem(
+        "conv2d", (2, 144, 112, 112), (144, 1, 3, 3), {"padding": 1, "stride": 2, "groups": 144}
+    ),
     "depthwise 7x7": Problem("conv2d", (1, 96, 56, 56), (96, 1, 7, 7), {"padding": 3, "groups": 96}),
     "transposed 4x4 stride 2": Problem(
         "conv_transpose2d", (1, 64, 28, 28), (64, 32, 4, 4), {"stride": 2, "padding": 1}
