@@ -45,7 +45,7 @@ CPU_COSTS: dict[str, dict[int, Cost]] = {
     },
     "depthwise_strided": {
         # The algorithm counts cycles.
-        512: Cost(6e-6, 164e9, 45e9),
+        512: Cost(6e-6, 164e9, 52e9),
         256: Cost(6e-6, 104e9, 30e9),
         128: Cost(6e-6, 23e9, 15e9),
     },

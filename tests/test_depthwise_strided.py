@@ -48,6 +48,7 @@ PROBLEMS = {
     "borders that differ": ((1, 5, 8, 90), (5, 1, 3, 3), {"padding": ((0, 3), (9, 0))}),
     "a border beyond the outputs": ((1, 3, 9, 9), (3, 1, 3, 3), {"padding": ((0, 2), (0, 40))}),
     "several outputs a channel": ((2, 3, 9, 10), (12, 1, 3, 3), {"padding": 1}),
+    "few planes, in bands": ((1, 1, 233, 190), (1, 1, 3, 3), {"padding": 1}),
     "more channels than a task has": ((3, 150, 7, 7), (150, 1, 3, 3), {"padding": 1}),
 }
 
@@ -88,6 +89,22 @@ def test_a_nan_reaches_its_receptive_field_only() -> None:
     touched[3:6, 15:18] = touched[3:6, 79:] = True
     np.testing.assert_array_equal(np.isnan(result[0, 0]), touched[::2, ::2])
     assert np.isfinite(result[0, 1]).all()
+
+
+def test_an_infinite_weight_meets_the_zeros_of_every_border() -> None:
+    x, w = np.ones((1, 1, 9, 9), np.float32), np.ones((1, 1, 3, 3), np.float32)
+    w[0, 0, 0, 0] = np.inf
+    with np.errstate(invalid="ignore"):
+        result = gpuconv.conv2d(x, w, padding=1, stride=2, algorithm="depthwise_strided", backend="cpu")[0, 0]
+    assert np.isnan(result[0]).all()
+    assert np.isnan(result[:, 0]).all()
+    assert np.isposinf(result[1:, 1:]).all()
+
+
+def test_few_planes_are_divided_among_the_threads() -> None:
+    for threads in (1, 2, 5):
+        problem = call_of((1, 1, 2000, 2000), (1, 1, 3, 3), padding=1).problem
+        assert depthwise_strided._division(problem, 4, threads).tasks >= threads
 
 
 def test_what_is_chosen() -> None:

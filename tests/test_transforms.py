@@ -27,6 +27,14 @@ def test_winograd_computes_the_correlation_exactly(m: int, r: int) -> None:
 
 
 @pytest.mark.parametrize(("m", "r"), SIZES)
+def test_a_single_tap_needs_as_many_products_as_outputs(m: int, r: int) -> None:
+    matrices = winograd(m, r)
+    for i, row in enumerate(matrices.output):
+        products = [sum(row[j] * matrices.single[j][k] for j in range(m)) for k in range(m)]
+        assert products == [int(k == i) for k in range(m)]
+
+
+@pytest.mark.parametrize(("m", "r"), SIZES)
 def test_input_and_output_matrices_are_exact_in_float32(m: int, r: int) -> None:
     for matrix in (winograd(m, r).input, winograd(m, r).output):
         assert all(Fraction(float(np.float32(float(v)))) == v for row in matrix for v in row)

@@ -46,6 +46,7 @@ def limit_of(problem: ConvProblem, operation: str) -> tuple[float, float]:
 def forget_choices() -> None:
     """Let the next call settle its form and its blocks anew."""
     winograd_geometry.geometry.cache_clear()
+    winograd_geometry.is_worth_packing.cache_clear()
     winograd._ready.cache_clear()
 
 
@@ -286,6 +287,64 @@ def test_the_division_among_threads_changes_no_number(workers: int) -> None:
                 results.append(np.zeros(call.problem.y_shape, "f"))
                 winograd.run(call, x, w, results[-1])
         np.testing.assert_array_equal(*results)
+
+
+CUTS = {
+    "two images": ((2, 32, 15, 19), (40, 32, 3, 3), {"padding": 1}),
+    "stride 2": ((1, 32, 30, 41), (40, 32, 3, 3), {"padding": 1, "stride": 2}),
+    "dilated": ((2, 32, 15, 37), (40, 32, 3, 3), {"padding": 2, "dilation": 3}),
+    "5x5/2": ((1, 32, 21, 33), (40, 32, 5, 5), {"padding": 2, "stride": 2}),
+    "depth": ((1, 16, 5, 13, 18), (24, 16, 3, 3, 3), {"padding": 1}),
+    "one row": ((2, 16, 200), (24, 16, 3), {"padding": 1}),
+}
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_where_blocks_begin_changes_no_number(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x_shape, w_shape, keywords = CUTS[name]
+    call, generator = call_of(x_shape, w_shape, **keywords), rng(name)
+    x, w = (random_array(shape, "float32", generator) for shape in call.problem.shapes("forward")[:2])
+    form = winograd_geometry.geometry(call.problem, False).form
+    monkeypatch.setattr(winograd_geometry, "possible_forms", lambda _problem: (form,))
+    wanted = makes(call, x, w)
+    for split in (False, True):
+        for blocks in (1, 2, 3, 5):
+
+            def division(s: Any, packed: bool, workers: int, blocks: int = blocks, split: bool = split) -> Any:
+                return winograd_geometry._division(s, min(s.dilation_x, s.tiles_x), blocks, split, packed, workers)
+
+            monkeypatch.setattr(winograd_geometry, "_best_division", division)
+            forget_choices()
+            out = np.full(call.problem.y_shape, np.nan, "f")
+            winograd.run(call, x, w, out)
+            if blocks == 1 and not split:
+                first = out
+                assert_close(out, wanted, (1e-4, 1e-4), name)
+            np.testing.assert_array_equal(out, first)
+    monkeypatch.undo()
+    forget_choices()
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "keywords"),
+    [
+        ((1, 512, 8, 20000), (512, 512, 3, 3), {"padding": 1}),
+        ((2, 1024, 50000), (1024, 1024, 3), {}),
+        ((1, 512, 4, 30000), (512, 512, 7, 7), {"stride": 2, "padding": 3}),
+        ((1, 64, 3000, 3000), (64, 64, 3, 3), {"padding": 2, "dilation": 2}),
+    ],
+    ids=str,
+)
+def test_long_rows_are_cut(x: tuple[int, ...], w: tuple[int, ...], keywords: dict[str, Any]) -> None:
+    problem = ConvProblem.make(x, w, **keywords)
+    for form in winograd_geometry.possible_forms(problem):
+        for packed in (False, True):
+            for workers in (1, 2, 16):
+                g = winograd_geometry._make(problem, form, packed, workers)
+                # Transformed inputs of a few tiles are more than 4 MiB where channels and parts are many.
+                s = winograd_geometry._sizes(problem, form)
+                least = max(28, winograd_geometry._PRODUCTS // s.products) * s.tile_bytes
+                assert g.scratch_bytes <= max(4 << 20, least) + (8 << 20)
 
 
 def test_reasons() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv.backends.cpu import threads
+from gpuconv.backends.cpu import direct, threads
 from gpuconv.backends.cpu.depthwise_strided_kernels import PLANES, TILE, convolution
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import CODES, vector_bits
@@ -30,8 +30,8 @@ _MOST_TAPS = 7
 """Taps along an axis: all of a kernel are unrolled."""
 _MOST_COLUMNS = 1 << 30
 """Of a row: their numbers are compared as 32-bit integers, a whole vector at once."""
-_TASK_CYCLES, _SLICE_CYCLES = 30_000, 1e8
-"""Of a task, so that it outweighs its beginning; of the tasks between two looks for signals."""
+_TASK_CYCLES, _LONGEST_CYCLES, _SLICE_CYCLES = 30_000, 1e7, 1e8
+"""Of a task, so that it outweighs its beginning, and at most; of the tasks between two looks for signals."""
 _TASKS_PER_THREAD = 4
 
 
@@ -76,13 +76,40 @@ def _cycles(problem: ConvProblem, itemsize: int) -> float:
     return 40 + -(-high // rows) * -(-wide // lanes) * (20 + each)
 
 
+class _Division(NamedTuple):
+    """Planes of outputs are divided into bands of rows, so that every thread has some."""
+
+    band: int
+    """Rows of outputs."""
+    plane_bands: int
+    bands: int
+    """Of all planes."""
+    chunk: int
+    """Bands of a task."""
+    tasks: int
+
+
+def _division(problem: ConvProblem, itemsize: int, workers: int) -> _Division:
+    planes, high = problem.batch * problem.out_channels, problem.output[0]
+    cycles, wanted = _cycles(problem, itemsize), workers * _TASKS_PER_THREAD
+    plane_bands = max(min(-(-wanted // planes), int(cycles / _TASK_CYCLES)), int(cycles / _LONGEST_CYCLES), 1)
+    band = -(-high // (plane_bands * TILE)) * TILE
+    plane_bands = -(-high // band)
+    bands = planes * plane_bands
+    chunk = max(min(int(_TASK_CYCLES * plane_bands / cycles), bands // wanted), 1)
+    return _Division(band, plane_bands, bands, chunk, -(-bands // chunk))
+
+
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
     problem, constants = call.problem, CPU_COSTS["depthwise_strided"][device.vector_bits]
-    cycles = _cycles(problem, np.dtype(call.dtype).itemsize) * problem.batch * problem.out_channels / device.threads
+    itemsize = np.dtype(call.dtype).itemsize
+    cycles = _cycles(problem, itemsize) * problem.batch * problem.out_channels
+    tasks = _division(problem, itemsize, device.threads).tasks
+    busiest = -(-tasks // device.threads) / tasks
     # Two multiply-adds a cycle.
     computed = cycles * device.vector_bits / 8 / constants.flops
-    return constants.overhead + max(computed, call.bytes / constants.bandwidth)
+    return constants.overhead + busiest * max(computed, device.threads * call.bytes / constants.bandwidth)
 
 
 def workspace(call: Call) -> int:
@@ -106,16 +133,15 @@ _CHANNELS = (PLANES.names or ()).index("outputs")
 @functools.lru_cache(maxsize=1024)
 def _ready(call: Call) -> _Ready:
     problem, dtype = call.problem, np.dtype(call.dtype)
-    planes, cycles = problem.batch * problem.out_channels, _cycles(problem, dtype.itemsize)
-    chunk = max(min(int(_TASK_CYCLES / cycles), planes // (threads.count() * _TASKS_PER_THREAD)), 1)
+    d = _division(problem, dtype.itemsize, threads.count())
+    cycles = _cycles(problem, dtype.itemsize) * d.chunk / d.plane_bands
     words = np.zeros(len(PLANES.names or ()), np.int64)
     words[_CHANNELS:] = (
-        problem.out_channels, problem.out_channels // problem.groups, planes, chunk,
-        math.prod(problem.kernel) * dtype.itemsize, *problem.spatial, *problem.output,
+        problem.out_channels, problem.out_channels // problem.groups, math.prod(problem.kernel) * dtype.itemsize,
+        d.band, d.plane_bands, d.bands, d.chunk, *problem.spatial, *problem.output,
         *(before for before, _ in problem.padding),
     )  # fmt: skip
-    slice_tasks = max(1, int(_SLICE_CYCLES / (chunk * cycles)))
-    return _Ready(dtype, words, -(-planes // chunk), slice_tasks, np.zeros(1, dtype))
+    return _Ready(dtype, words, d.tasks, max(1, int(_SLICE_CYCLES / cycles)), np.zeros(1, dtype))
 
 
 def pack(call: Call, w: Array) -> Array:
@@ -127,6 +153,10 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     """Compute the operation into the array that it writes; see `gpuconv.dispatch`."""
     ready, problem = _ready(call), call.problem
     packed = pack(call, w) if packed is None else packed
+    if not np.isfinite(packed).all():
+        # They meet the zeros of every border, and the kernel leaves rows of them out.
+        direct.run(call, x, w, y, bias)
+        return
     source = x if x.strides[-1] == x.itemsize else np.ascontiguousarray(x)
     dense = y if y.strides[-1] == y.itemsize else np.empty(y.shape, y.dtype)
     start = ready.no_bias if bias is None else np.ascontiguousarray(bias, ready.dtype)

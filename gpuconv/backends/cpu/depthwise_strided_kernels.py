@@ -40,8 +40,10 @@ _I32 = ir.IntType(32)
 PLANES = record(
     # the arrays, and the bytes between neighbouring images, channels and rows
     "x xn xc xy y yn yc yy w bias bias_step "
-    # output channels, those of an input channel, planes of outputs in all and of a task, bytes of a plane's weights
-    "outputs each planes chunk w_bytes "
+    # output channels, those of an input channel, bytes of an output channel's weights
+    "outputs each w_bytes "
+    # rows of outputs of a band, bands of a plane, of all planes and of a task
+    "band plane_bands bands chunk "
     # rows and columns of inputs and of outputs; rows and columns of the border before the inputs
     "rows columns height width top before"
 )
@@ -58,14 +60,14 @@ def _halves(builder: Any, first: Any, second: Any) -> list[Any]:
 
 
 @intrinsic(prefer_literal=True)
-def _plane(
+def _rows(
     typingctx: Any, y: Any, y_step: Any, x: Any, x_step: Any, w: Any, bias: Any, rows: Any, columns: Any, height: Any,
     width: Any, top: Any, before: Any, high: Any, wide: Any, down: Any, tile: Any, code: Any,
 ) -> Any:  # fmt: skip
-    """Compute a plane of outputs: y[i, j] = bias + sum of w[k, l] * x[i * down + k - top, 2 * j + l - before].
+    """Compute rows of outputs: y[i, j] = bias + sum of w[k, l] * x[i * down + k - top, 2 * j + l - before].
 
-    Inputs outside are 0 and are not read. `tile` rows of outputs, of which there are at least so many, are computed at
-    a time; the last ones together with some above them.
+    Inputs outside are 0 and are not read; rows of them are left out, so weights have to be finite. `tile` rows of
+    outputs, of which there are at least so many, are computed at a time; the last ones together with some above them.
     """
     k, taps, stride, count, a = (literal.literal_value for literal in (high, wide, down, tile, code))
     n, size = lanes_of(a), BYTES[a]
@@ -81,20 +83,22 @@ def _plane(
             at = builder.add(w, constant((i * taps + j) * size))
             return broadcast(builder, load_vector(builder, at, a, 1), n)
 
-        def add(at: Any, weights: list[list[Any]], i: int, masks: list[Any] | None) -> None:
-            """Add what two neighbouring columns of a row of inputs give to the rows of outputs that it meets."""
-            vectors = []
-            for half in range(2):
-                place = builder.add(at, constant(half * n * size))
-                if masks is None:
-                    vectors.append(load_vector(builder, place, a, n))
-                else:
-                    vectors.append(load_masked(builder, place, masks[half], a, n))
-            for value, factors in zip(_halves(builder, *vectors), weights, strict=False):
-                for r, slot in enumerate(slots):
-                    if 0 <= i - r * stride < k:
-                        product = multiply_add(builder, factors[i - r * stride], value, builder.load(slot), a)
-                        builder.store(product, slot)
+        def load(line: Any, begin: Any, masks: list[Any] | None, is_new: bool) -> list[Any]:
+            """Return two neighbouring vectors of a row of inputs."""
+            at = builder.add(x, builder.add(builder.mul(line, x_step), builder.mul(begin, constant(size))))
+            if is_new:
+                for ahead in range(0, 2 * n * size, 64):
+                    prefetch(builder, builder.add(at, constant(_AHEAD + ahead)))
+            places = [builder.add(at, constant(half * n * size)) for half in range(2)]
+            if masks is None:
+                return [load_vector(builder, place, a, n) for place in places]
+            return [load_masked(builder, place, mask, a, n) for place, mask in zip(places, masks, strict=True)]
+
+        def add(value: Any, factors: list[Any], i: int) -> None:
+            """Add the products of a vector of row i of inputs to the rows of outputs that it meets."""
+            for r, slot in enumerate(slots):
+                if 0 <= i - r * stride < k:
+                    builder.store(multiply_add(builder, factors[i - r * stride], value, builder.load(slot), a), slot)
 
         def tile_of(first: Any, column: Any, is_inside: bool) -> None:
             for slot in slots:
@@ -102,25 +106,15 @@ def _plane(
             # Two columns of weights at a time: more would not stay in registers.
             for left in range(0, taps, 2):
                 begin, masks = builder.add(column, constant(left)), None
-                weights = [
-                    [
-                        broadcast(
-                            builder, load_vector(builder, builder.add(w, constant((i * taps + j) * size)), a, 1), n
-                        )
-                        for i in range(k)
-                    ]
-                    for j in range(left, min(left + 2, taps))
-                ]
+                weights = [[weight(i, j) for i in range(k)] for j in range(left, min(left + 2, taps))]
                 if not is_inside:
                     masks = [inside_row(builder.add(begin, constant(half * n))) for half in range(2)]
                 for i in range((count - 1) * stride + k):
-                    row = builder.add(first, constant(i))
-                    with builder.if_then(builder.icmp_unsigned("<", row, rows)):
-                        at = builder.add(x, builder.add(builder.mul(row, x_step), builder.mul(begin, constant(size))))
-                        if left == 0 and i >= k - stride:
-                            for ahead in range(0, 2 * n * size, 64):
-                                prefetch(builder, builder.add(at, constant(_AHEAD + ahead)))
-                        add(at, weights, i, masks)
+                    line = builder.add(first, constant(i))
+                    with builder.if_then(builder.icmp_unsigned("<", line, rows)):
+                        halves = _halves(builder, *load(line, begin, masks, left == 0 and i >= k - stride))
+                        for value, factors in zip(halves, weights, strict=False):
+                            add(value, factors, i)
 
         def inside_row(begin: Any) -> Any:
             """Return the mask of the columns from `begin` on that there are."""
@@ -168,18 +162,20 @@ def _convolution(code: int, high: int, wide: int, down: int, version: int) -> An
         if version == 0:
             return
         p = carray(pointer, 1)[0]
-        for plane in range(task * p.chunk, min((task + 1) * p.chunk, p.planes)):
+        for index in range(task * p.chunk, min((task + 1) * p.chunk, p.bands)):
+            plane, first = index // p.plane_bands, index % p.plane_bands * p.band
             image, output = plane // p.outputs, plane % p.outputs
-            x, y = p.x + image * p.xn + output // p.each * p.xc, p.y + image * p.yn + output * p.yc
+            x, y = p.x + image * p.xn + output // p.each * p.xc, p.y + image * p.yn + output * p.yc + first * p.yy
             w, bias = p.w + output * p.w_bytes, p.bias + output * p.bias_step
-            if p.height >= TILE:
-                _plane(
-                    y, p.yy, x, p.xy, w, bias, p.rows, p.columns, p.height, p.width, p.top, p.before,
+            height, top = min(p.band, p.height - first), p.top - first * down
+            if height >= TILE:
+                _rows(
+                    y, p.yy, x, p.xy, w, bias, p.rows, p.columns, height, p.width, top, p.before,
                     high, wide, down, TILE, code,
                 )  # fmt: skip
             else:
-                _plane(
-                    y, p.yy, x, p.xy, w, bias, p.rows, p.columns, p.height, p.width, p.top, p.before,
+                _rows(
+                    y, p.yy, x, p.xy, w, bias, p.rows, p.columns, height, p.width, top, p.before,
                     high, wide, down, 1, code,
                 )  # fmt: skip
 

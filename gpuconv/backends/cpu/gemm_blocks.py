@@ -30,7 +30,7 @@ _DIRECT_VECTORS = 144
 _SUMS_BYTES = 1 << 20
 """A task's sums in scratch memory at most; with 16 registers a quarter for those of phases, which are read again to be
 mixed."""
-_PHASES_CYCLES = 12.0
+_PHASES_CYCLES = 16.0
 """To turn a vector of sums of one of several phases to its places in y and to write it, beside those of the others."""
 _WEIGHT_CYCLES = 0.4
 """To pack a weight within a task."""

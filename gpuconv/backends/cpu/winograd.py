@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuconv.backends.cpu import gemm, memory, threads, winograd_gradient
 from gpuconv.backends.cpu.memory import LINE, address_of, first_line
-from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, operand, possible_forms
+from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, is_worth_packing, operand, possible_forms
 from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel, products
 from gpuconv.dispatch import Call
 
@@ -146,12 +146,14 @@ def workspace(call: Call) -> int:
     weights, taps, most = 0, 0, 0
     for phase in _phases(call):
         if phase.call is not None and phase.is_transformed:
-            weights += geometry(phase.call.problem, True).weight_bytes
+            kept = 0
             for packed in (True, False):
                 g = geometry(phase.call.problem, packed)
+                kept = max(kept, 0 if g.transforms_inside else g.weight_bytes)
                 blocks = min(max(g.tasks, g.input_tasks), threads.count())
                 most = max(most, g.input_bytes * g.split + g.scratch_bytes * blocks)
                 taps = max(taps, g.weight_scratch_bytes * min(g.weight_tasks, threads.count()))
+            weights += kept
         elif phase.call is not None:
             most = max(most, gemm.workspace(phase.call))
     return weights + taps + most
@@ -193,15 +195,10 @@ def pack(call: Call, w: Array) -> Array:
 def _packed_sizes(call: Call) -> tuple[int, ...]:
     return tuple(
         geometry(phase.call.problem, True).weight_bytes + LINE
-        if phase.call is not None and phase.is_transformed and _is_worth_packing(phase.call.problem)
+        if phase.call is not None and phase.is_transformed and is_worth_packing(phase.call.problem)
         else 0
         for phase in _phases(call)
     )
-
-
-def _is_worth_packing(problem: ConvProblem) -> bool:
-    """Whether transformed weights, which are larger, are read sooner than the plain ones are transformed in a call."""
-    return geometry(problem, True).seconds < geometry(problem, False).seconds
 
 
 def _transform(problem: ConvProblem, w: Array, to: int, g: Geometry) -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
 
 __all__ = [
-    "OUTPUTS", "Geometry", "along_axes", "geometry", "odd_lines", "operand", "parts_of", "possible_forms", "spans",
-    "tiles_of",
+    "OUTPUTS", "Geometry", "along_axes", "geometry", "is_worth_packing", "odd_lines", "operand", "parts_of",
+    "possible_forms", "spans", "tiles_of",
 ]  # fmt: skip
 
 OUTPUTS = {2: (5, 4, 3), 3: (4, 3, 2), 4: (3,), 5: (2,)}
@@ -322,15 +322,16 @@ def _best_division(s: _Sizes, packed: bool, workers: int) -> _Division:
     larger = max(min(4 * large, _LARGE_INPUT_BYTES // s.tile_bytes), large)
     found, sizes = set(), (small, large, larger)
     # Tiles of a dilated row are interleaved: those of one offset each stay together.
+    least = min(s.dilation_x, s.tiles_x)
     shares = {min(_round(-(-s.tiles_x // -(-s.tiles_x // most)), s.dilation_x), s.tiles_x) for most in sizes}
-    for unit in {s.tiles_x, min(s.dilation_x, s.tiles_x)} | shares:
+    for unit in {s.tiles_x, least} | shares:
         units = s.units(unit)
-        for most in sizes:
+        for most in (most for most in sizes if unit <= max(most, least)):
             blocks = -(-units // max(most // unit, 1))
             # As many blocks for each worker are an even division.
             even = min(-(-blocks // workers) * workers, units)
             found |= {(unit, blocks, False), (unit, even, False)}
-        if workers > 1 and s.tiles * s.groups * s.tile_bytes <= _SPLIT_BYTES:
+        if workers > 1 and unit <= max(large, least) and s.tiles * s.groups * s.tile_bytes <= _SPLIT_BYTES:
             found.add((unit, -(-units // max(large // unit, 1)), True))
     return min(_division(s, *division, packed, workers) for division in sorted(found))
 
@@ -352,7 +353,7 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
     first_taps, sections = np.array(parts, np.int64), np.array(s.sections, np.int64).reshape(-1, SECTION_FIELDS)
     fields = {
         "channels": channels, "outputs": outputs, "vectors": vectors, "part_vectors": vectors // len(parts),
-        "chunk": chunk, "groups": problem.groups, "batch": s.batch, "parts": len(parts),
+        "chunk": chunk, "groups": problem.groups, "parts": len(parts),
         "first_taps": first_taps.ctypes.data, "parts_together": kz,
         "sections": sections.ctypes.data, "kernel_z": kz, "kernel_y": ky, "kernel_x": kx,
         "mode": problem.mode_code, "dilation_y": dy, "dilation_x": dx, "out_y": out_y, "out_x": out_x,
@@ -411,6 +412,19 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
         problem.groups * fields["u_group"], number * fields["v_block"] if split else 0, inside, seconds,
         (first_taps, sections),
     )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1024)
+def is_worth_packing(problem: ConvProblem) -> bool:
+    """Whether transformed weights, which are larger, are read sooner than the plain ones are transformed in a call.
+
+    It is judged on two threads, as the form is.
+    """
+    packed, plain = (
+        min(_best_division(_sizes(problem, form), packed, 2).seconds for form in possible_forms(problem))
+        for packed in (True, False)
+    )
+    return packed < plain
 
 
 @functools.lru_cache(maxsize=1024)

@@ -58,7 +58,7 @@ CALL = record(
     # the arrays, the bytes between neighbours along each of their axes, and the transformed weights and inputs
     "x xn xc xz xy xx y yn yc yz yy yx w wg wo wc wz wy wx bias fill u v stage multiply "
     # channels and outputs of one group; vectors of channels, in all parts, in one and in a chunk that is summed apart
-    "channels outputs vectors part_vectors chunk groups batch "
+    "channels outputs vectors part_vectors chunk groups "
     # the kernel's parts: their number and the address of their first taps (z, y, x); parts that share y and x are a
     # section: how many, and the address of what is made of each
     "parts first_taps parts_together sections kernel_z kernel_y kernel_x stride_z stride_y stride_x "
@@ -74,7 +74,7 @@ CALL = record(
 )
 """One call; the fields up to `multiply` belong to the caller's arrays, the stage and the function for products.
 
-An image is a plane of outputs: `batch` counts those of all depths."""
+An image is a plane of outputs: each depth has its own."""
 
 WEIGHTS, INPUTS, PRODUCTS, FUSED = range(4)
 
