@@ -24,7 +24,7 @@ from support import (
 import gpuconv
 from gpuconv import dispatch
 from gpuconv.backends import cpu
-from gpuconv.backends.cpu import winograd, winograd_geometry
+from gpuconv.backends.cpu import winograd, winograd_division, winograd_forms, winograd_geometry
 from gpuconv.boundary import MODES
 from gpuconv.dispatch import Call
 from gpuconv.problem import ConvProblem
@@ -311,9 +311,9 @@ def test_where_blocks_begin_changes_no_number(name: str, monkeypatch: pytest.Mon
         for blocks in (1, 2, 3, 5):
 
             def division(s: Any, packed: bool, workers: int, blocks: int = blocks, split: bool = split) -> Any:
-                return winograd_geometry._division(s, min(s.dilation_x, s.tiles_x), blocks, split, packed, workers)
+                return winograd_division.division(s, min(s.dilation_x, s.tiles_x), blocks, split, packed, workers)
 
-            monkeypatch.setattr(winograd_geometry, "_best_division", division)
+            monkeypatch.setattr(winograd_geometry, "best_division", division)
             forget_choices()
             out = np.full(call.problem.y_shape, np.nan, "f")
             winograd.run(call, x, w, out)
@@ -342,8 +342,8 @@ def test_long_rows_are_cut(x: tuple[int, ...], w: tuple[int, ...], keywords: dic
             for workers in (1, 2, 16):
                 g = winograd_geometry._make(problem, form, packed, workers)
                 # Transformed inputs of a few tiles are more than 4 MiB where channels and parts are many.
-                s = winograd_geometry._sizes(problem, form)
-                least = max(28, winograd_geometry._PRODUCTS // s.products) * s.tile_bytes
+                s = winograd_forms.sizes_of(problem, form)
+                least = max(28, winograd_division.PRODUCTS // s.products) * s.tile_bytes
                 assert g.scratch_bytes <= max(4 << 20, least) + (8 << 20)
 
 

@@ -25,9 +25,9 @@ from gpuconv.backends.cpu.simd import (
     load_masked,
     load_vector,
     multiply_add,
+    prefetch,
     store_part,
 )
-from gpuconv.backends.cpu.winograd_pixels import prefetch
 
 __all__ = ["PLANES", "TILE", "convolution"]
 

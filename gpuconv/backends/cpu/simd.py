@@ -44,6 +44,7 @@ __all__ = [
     "load_vector",
     "multiply_add",
     "number",
+    "prefetch",
     "registers",
     "shaped",
     "source_version",
@@ -182,6 +183,14 @@ def load_vector(builder: Any, address: Any, code: int, n: int) -> Any:
 def store_vector(builder: Any, value: Any, address: Any, code: int) -> None:
     """Store elements that may lie anywhere."""
     builder.store(value, _pointer(builder, address, value.type), align=BYTES[code])
+
+
+def prefetch(builder: Any, address: Any) -> None:
+    """Ask for the cache line of an address, to be read soon."""
+    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [pointer, ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)])
 
 
 def first_lanes(builder: Any, count: Any, n: int) -> Any:

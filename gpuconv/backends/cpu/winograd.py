@@ -15,7 +15,8 @@ import numpy as np
 
 from gpuconv.backends.cpu import gemm, memory, threads, winograd_gradient
 from gpuconv.backends.cpu.memory import LINE, address_of, first_line
-from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, is_worth_packing, operand, possible_forms
+from gpuconv.backends.cpu.winograd_forms import possible_forms
+from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, is_worth_packing, operand
 from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel, products
 from gpuconv.dispatch import Call
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from gpuconv.backends.cpu import gemm, memory, threads
 from gpuconv.backends.cpu.memory import LINE, address_of, first_line
-from gpuconv.backends.cpu.winograd_geometry import along_axes, operand
+from gpuconv.backends.cpu.winograd_forms import along_axes
+from gpuconv.backends.cpu.winograd_geometry import operand
 from gpuconv.backends.cpu.winograd_narrow_geometry import Geometry, form_of, geometry, part_count
 from gpuconv.backends.cpu.winograd_narrow_kernels import NARROW, TILES, WEIGHTS, kernel
 from gpuconv.tuning import CPU_COSTS

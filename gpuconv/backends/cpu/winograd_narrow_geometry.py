@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import simd, threads
-from gpuconv.backends.cpu.winograd_geometry import along_axes, parts_of
+from gpuconv.backends.cpu.winograd_forms import along_axes, parts_of
 from gpuconv.backends.cpu.winograd_narrow_kernels import NARROW, PART
 from gpuconv.backends.cpu.winograd_narrow_tiles import MOST_VECTORS
 from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR

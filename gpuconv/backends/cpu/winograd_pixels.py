@@ -12,7 +12,16 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from gpuconv.backends.cpu.simd import CODES, broadcast, constant, element_type, lanes_of, load_vector, store_vector
+from gpuconv.backends.cpu.simd import (
+    CODES,
+    broadcast,
+    constant,
+    element_type,
+    lanes_of,
+    load_vector,
+    prefetch,
+    store_vector,
+)
 
 __all__ = [
     "LANES",
@@ -23,7 +32,6 @@ __all__ = [
     "load_pixel",
     "pixel_type",
     "plus",
-    "prefetch",
     "store_pixel",
     "transpose",
     "transpose_evens",
@@ -58,14 +66,6 @@ def store_pixel(builder: Any, value: Any, address: Any) -> None:
 def plus(builder: Any, address: Any, step: Any, times: int) -> Any:
     """Return address + step * times."""
     return builder.add(address, builder.mul(step, constant(times))) if times else address
-
-
-def prefetch(builder: Any, address: Any) -> None:
-    """Ask for the cache line of an address, to be read soon."""
-    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
-    kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [pointer, ir.Constant(_I32, 0), ir.Constant(_I32, 3), ir.Constant(_I32, 1)])
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:

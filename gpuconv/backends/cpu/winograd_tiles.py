@@ -16,8 +16,17 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from gpuconv.backends.cpu.simd import CODES, broadcast, constant, element_type, load_vector, multiply_add, registers
-from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR, load_pixel, pixel_type, plus, prefetch, store_pixel
+from gpuconv.backends.cpu.simd import (
+    CODES,
+    broadcast,
+    constant,
+    element_type,
+    load_vector,
+    multiply_add,
+    prefetch,
+    registers,
+)
+from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR, load_pixel, pixel_type, plus, store_pixel
 from gpuconv.transforms import Matrix, Winograd, winograd
 
 __all__ = [
