@@ -31,6 +31,11 @@ class Axis(NamedTuple):
     places: tuple[tuple[tuple[int, int, int], ...], ...]
     """For each phase and tap: the number of its residue, its place in that residue's array, its offset in the input."""
 
+    def is_within(self, first: int, end: int) -> bool:
+        """Return whether every tap of every output meets an input from `first` on and before `end`."""
+        furthest = max((offset for taps in self.places for *_, offset in taps), default=0)
+        return self.offset >= first and self.offset + self.advance * (self.outputs - 1) + furthest < end
+
 
 POINT = Axis(1, 1, 1, 0, (0,), 0, (0,), (1,), (((0, 0, 0),),))
 """An axis that the problem lacks."""

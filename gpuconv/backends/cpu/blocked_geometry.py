@@ -79,14 +79,7 @@ def geometry(problem: ConvProblem, dtype: str, in_place: bool) -> Geometry:
     inside = (
         in_place
         and advances[2] == x.advance
-        and all(
-            axis.offset >= first
-            and axis.offset
-            + axis.advance * (axis.outputs - 1)
-            + max((o for t in axis.places for *_, o in t), default=0)
-            < last
-            for axis, first, last in zip(axes, low, high, strict=True)
-        )
+        and all(axis.is_within(first, last) for axis, first, last in zip(axes, low, high, strict=True))
     )
     terms = tuple(channels * len(own) for own in taps)
     work = Work(axes, advances, channels, vectors, terms, problem.batch * groups, lanes, size, inside)

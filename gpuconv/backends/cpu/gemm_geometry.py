@@ -117,14 +117,7 @@ def geometry(problem: ConvProblem, accumulator: str, packed_rows: bool, dense: b
     inside = (
         dense
         and (x.advance == 1 or patches)
-        and all(
-            axis.offset >= first
-            and axis.offset
-            + axis.advance * (axis.outputs - 1)
-            + max((o for t in axis.places for *_, o in t), default=0)
-            < last
-            for axis, first, last in zip(axes, low, high, strict=True)
-        )
+        and all(axis.is_within(first, last) for axis, first, last in zip(axes, low, high, strict=True))
     )
     one_line = inside and all(len(members) == 1 for members in sets)
     one_line = one_line and reads_rows(problem)
