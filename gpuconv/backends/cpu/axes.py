@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["POINT", "Axis", "axis_of", "flattened", "is_flat", "odd_lines", "offsets", "strides_of"]
+__all__ = ["POINT", "Axis", "axis_of", "flattened", "is_flat", "odd_lines", "offsets", "plane_steps", "strides_of"]
 
 
 class Axis(NamedTuple):
@@ -78,6 +78,11 @@ def strides_of(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[int, int
     batch, *rest = strides if problem.batched else (0, *strides)
     channel = rest.pop(0 if problem.layout == "channels_first" else -1)
     return batch, channel, [0] * (3 - problem.rank) + rest
+
+
+def plane_steps(problem: ConvProblem, array: Array) -> tuple[int, ...]:
+    """Return the bytes between neighbouring images, channels and rows of maps in channels_first."""
+    return array.strides[:-1] if problem.batched else (0, *array.strides[:-1])
 
 
 def is_flat(strides: list[int], shape: tuple[int, ...], size: int) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import threads
+from gpuconv.backends.cpu.axes import plane_steps
 from gpuconv.backends.cpu.depthwise_kernels import PLANES, convolution
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import CODES, vector_bits
@@ -198,7 +199,7 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     start = ready.no_bias if bias is None else np.ascontiguousarray(bias, ready.dtype)
     words = ready.words.copy()
     words[:_CHANNELS] = (
-        address_of(source), *_steps(ready.problem, source), address_of(dense), *_steps(ready.problem, dense),
+        address_of(source), *plane_steps(ready.problem, source), address_of(dense), *plane_steps(ready.problem, dense),
         address_of(packed), address_of(start), 0 if bias is None else start.itemsize,
     )  # fmt: skip
     threads.run(
@@ -207,8 +208,3 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     )  # fmt: skip
     if dense is not result:
         result[...] = dense
-
-
-def _steps(problem: ConvProblem, array: Array) -> tuple[int, ...]:
-    """Return the bytes between neighbouring images, channels and rows."""
-    return array.strides[:-1] if problem.batched else (0, *array.strides[:-1])

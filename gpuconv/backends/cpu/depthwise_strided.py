@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import direct, threads
+from gpuconv.backends.cpu.axes import plane_steps
 from gpuconv.backends.cpu.depthwise_strided_kernels import PLANES, TILE, convolution
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.simd import CODES, vector_bits
@@ -162,15 +163,10 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     start = ready.no_bias if bias is None else np.ascontiguousarray(bias, ready.dtype)
     words = ready.words.copy()
     words[:_CHANNELS] = (
-        address_of(source), *_steps(problem, source), address_of(dense), *_steps(problem, dense), address_of(packed),
-        address_of(start), 0 if bias is None else start.itemsize,
+        address_of(source), *plane_steps(problem, source), address_of(dense), *plane_steps(problem, dense),
+        address_of(packed), address_of(start), 0 if bias is None else start.itemsize,
     )  # fmt: skip
     function = convolution(CODES[ready.dtype.name], *problem.kernel, problem.stride[0])
     threads.run(function, words, ready.tasks, 0, ready.slice_tasks, alone=call.flops < threads.SMALL_FLOPS)
     if dense is not y:
         y[...] = dense
-
-
-def _steps(problem: ConvProblem, array: Array) -> tuple[int, ...]:
-    """Return the bytes between neighbouring images, channels and rows."""
-    return array.strides[:-1] if problem.batched else (0, *array.strides[:-1])

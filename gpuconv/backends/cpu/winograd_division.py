@@ -48,7 +48,7 @@ class Division(NamedTuple):
 def _busiest_share(units: int, blocks: int, groups: int, workers: int) -> float:
     """Return the share of all tiles that is the busiest worker's, where each takes one block after the other."""
     if blocks * groups > _FEW_TASKS:
-        return max(-(-blocks * groups // workers) / (blocks * groups), 1 / workers)
+        return -(-blocks * groups // workers) / (blocks * groups)
     busy = [0] * workers
     for task in range(blocks * groups):
         block = task % blocks
