@@ -140,7 +140,7 @@ PARTS = (
     # a sum of parts: strides, kernels of many taps, depth; and transposed, phases of the outputs
     ((2, 18, 10, 13), (33, 18, 3, 3), {"padding": 1, "stride": 2}),
     ((1, 17, 12, 40), (20, 17, 5, 6), {"padding": (2, 1), "stride": (1, 2)}),
-    ((1, 66, 11, 9), (16, 66, 7, 7), {"padding": 3, "stride": 2}),
+    ((1, 66, 11, 9), (34, 66, 7, 7), {"padding": 3, "stride": 2}),
     ((1, 17, 9, 12), (20, 17, 7, 6), {"padding": 2}),
     ((1, 17, 9, 20), (20, 17, 3, 5), {"padding": 2, "dilation": (2, 1)}),
     ((2, 17, 50), (20, 17, 9), {"padding": ((7, 1),), "stride": 3}),

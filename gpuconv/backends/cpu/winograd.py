@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuconv.backends.cpu import gemm, memory, threads, winograd_gradient
+from gpuconv.backends.cpu import memory, threads, winograd_gradient
 from gpuconv.backends.cpu.memory import LINE, address_of, first_line
-from gpuconv.backends.cpu.winograd_forms import possible_forms
+from gpuconv.backends.cpu.winograd_forms import are_joined, possible_forms
 from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, is_worth_packing, operand
 from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel, products
-from gpuconv.dispatch import Call
 
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
+    from gpuconv.dispatch import Call
     from gpuconv.problem import ConvProblem
 
     Array = np.ndarray[Any, Any]
@@ -32,53 +33,62 @@ _LEAST_CHANNELS = 16
 """Sums of fewer channels are too short for the bound on the error, and too few for the transforms to pay."""
 _LEAST_POSITIONS = 48
 _MOST_PHASES = 64
-_SECONDS_OF_ONE = 1.9e-9
-"""An output's, where phases lie between each other: every phase writes to every cache line of the result."""
 _X, _Y, _W, _BIAS, _U, _V, _STAGE = (
     (CALL.names or ()).index(name) for name in ("x", "y", "w", "bias", "u", "v", "stage")
 )
 
 
 class _Phase(NamedTuple):
-    """A share of the outputs that is a correlation of its own: all of them, unless the input is dilated."""
+    """A share of the outputs that is a correlation of its own: all of them, unless depth has an input dilation."""
 
-    call: Call | None
+    problem: ConvProblem | None
     """None where no tap meets these outputs."""
     outputs: tuple[Any, ...]
     taps: tuple[Any, ...]
     """Indices of the last axes, after an ellipsis."""
-    is_transformed: bool
-    """Whether this algorithm computes it: `gemm` does where one tap is left."""
 
 
 @functools.lru_cache(maxsize=4096)
 def _phases(call: Call) -> tuple[_Phase, ...]:
-    """Return the correlations of stride 1 that a transposed convolution is made of; one for a forward convolution."""
+    """Return the correlations that a call is made of: one, unless an axis has phases that are not computed together."""
     problem = call.problem if call.operation == "forward" else call.problem.adjoint()
-    if all(b == 1 for b in problem.input_dilation):
-        whole = Call(problem, "forward", call.dtype, call.precision, planned=call.planned)
-        return (_Phase(whole, (...,), (...,), bool(possible_forms(problem))),)
+    dilated = [axis for axis, b in enumerate(problem.input_dilation) if b > 1]
+    apart = _divided(problem, [axis for axis in dilated if not are_joined(problem, axis)])
+    if _are_possible(apart):
+        return apart
+    return _divided(problem, dilated)
+
+
+def _are_possible(phases: tuple[_Phase, ...]) -> bool:
+    return all(possible_forms(phase.problem) for phase in phases if phase.problem is not None)
+
+
+def _divided(problem: ConvProblem, divided: list[int]) -> tuple[_Phase, ...]:
+    """Return the correlations of all combinations of the phases of some axes."""
     after = (slice(None),) * (problem.layout != "channels_first")
     found = []
-    for axes in problem.all_phases:
-        outputs = (..., *(slice(axis.start, None, axis.step) for axis in axes), *after)
-        if not all(axis.taps for axis in axes):
-            found.append(_Phase(None, outputs, (), False))
-            continue
-        steps = [axis.taps[1][0] - axis.taps[0][0] if len(axis.taps) > 1 else 1 << 30 for axis in axes]
-        taps = (..., *(slice(axis.taps[0][0], None, step) for axis, step in zip(axes, steps, strict=True)))
-        dilation = [axis.taps[1][1] - axis.taps[0][1] if len(axis.taps) > 1 else 1 for axis in axes]
-        kernel = [len(axis.taps) for axis in axes]
-        padding = []
-        for axis, size, k, d in zip(axes, problem.spatial, kernel, dilation, strict=True):
-            before = -axis.taps[0][1]
-            padding.append((before, (axis.count - 1) * axis.advance + (k - 1) * d + 1 - size - before))
+    for phases in itertools.product(*(problem.phases(axis) for axis in divided)):
+        outputs, taps = [slice(None)] * problem.rank, [slice(None)] * problem.rank
+        kernel, stride, dilation, inner, padding = (
+            list[Any](values)
+            for values in (problem.kernel, problem.stride, problem.dilation, problem.input_dilation, problem.padding)
+        )
+        for axis, phase in zip(divided, phases, strict=True):
+            outputs[axis] = slice(phase.start, None, phase.step)
+            if not phase.taps:
+                continue
+            (first, start), (second, then) = phase.taps[0], (phase.taps * 2)[1]
+            taps[axis] = slice(first, phase.taps[-1][0] + 1, second - first or None)
+            kernel[axis], stride[axis], inner[axis] = len(phase.taps), phase.advance, 1
+            dilation[axis] = max(then - start, 1)
+            end = start + (phase.count - 1) * phase.advance + (kernel[axis] - 1) * dilation[axis] + 1
+            padding[axis] = (-start, end - problem.spatial[axis])
         share = dataclasses.replace(
-            problem, kernel=tuple(kernel), stride=tuple(axis.advance for axis in axes), dilation=tuple(dilation),
-            input_dilation=(1,) * problem.rank, padding=tuple(padding),
+            problem, kernel=tuple(kernel), stride=tuple(stride), dilation=tuple(dilation), input_dilation=tuple(inner),
+            padding=tuple(padding),
         )  # fmt: skip
-        part = Call(share, "forward", call.dtype, call.precision, planned=call.planned)
-        found.append(_Phase(part, outputs, taps, bool(possible_forms(share))))
+        has_taps = all(phase.taps for phase in phases)
+        found.append(_Phase(share if has_taps else None, (..., *outputs, *after), (..., *taps)))
     return tuple(found)
 
 
@@ -100,11 +110,10 @@ def supports(call: Call, device: Device) -> str | None:
         return f"it needs at least {_LEAST_CHANNELS} channels to sum over in each group"
     if math.prod(problem.input_dilation) > _MOST_PHASES:
         return f"it divides the outputs by stride into at most {_MOST_PHASES} phases"
-    phases = [phase for phase in _phases(call) if phase.call is not None]
-    if not any(phase.is_transformed for phase in phases):
-        return "it needs a kernel of 2 or more taps along one of the last two axes, after division by the stride"
-    if any(gemm.supports(phase.call, device) for phase in phases if phase.call is not None):
+    if any(s > 1 and b > 1 for s, b in zip(problem.stride, problem.input_dilation, strict=True)):
         return "an axis has both a stride and an input dilation"
+    if not _are_possible(_phases(call)):
+        return "it needs a kernel of 2 or more taps along one of the last two axes, after division by the stride"
     return None
 
 
@@ -126,18 +135,8 @@ def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
     if call.operation == "weight_gradient":
         return winograd_gradient.cost(call.problem, device.threads)
-    total = 0.0
-    for phase in _phases(call):
-        if phase.call is None:
-            continue
-        if not phase.is_transformed:
-            total += gemm.cost(phase.call, device)
-            continue
-        total += geometry(phase.call.problem, call.planned).seconds
-    spread = call.problem.stride[-1] if call.operation != "forward" else call.problem.input_dilation[-1]
-    if spread > 1 and call.problem.layout == "channels_first":
-        total += math.prod(call.problem.shapes(call.operation)[2]) * _SECONDS_OF_ONE / device.threads
-    return total
+    problems = [phase.problem for phase in _phases(call)]
+    return sum((geometry(problem, call.planned).seconds for problem in problems if problem is not None), 0.0)
 
 
 def workspace(call: Call) -> int:
@@ -146,17 +145,16 @@ def workspace(call: Call) -> int:
         return winograd_gradient.workspace(call.problem)
     weights, taps, most = 0, 0, 0
     for phase in _phases(call):
-        if phase.call is not None and phase.is_transformed:
-            kept = 0
-            for packed in (True, False):
-                g = geometry(phase.call.problem, packed)
-                kept = max(kept, 0 if g.transforms_inside else g.weight_bytes)
-                blocks = min(max(g.tasks, g.input_tasks), threads.count())
-                most = max(most, g.input_bytes * g.split + g.scratch_bytes * blocks)
-                taps = max(taps, g.weight_scratch_bytes * min(g.weight_tasks, threads.count()))
-            weights += kept
-        elif phase.call is not None:
-            most = max(most, gemm.workspace(phase.call))
+        if phase.problem is None:
+            continue
+        kept = 0
+        for packed in (True, False):
+            g = geometry(phase.problem, packed)
+            kept = max(kept, 0 if g.transforms_inside else g.weight_bytes)
+            blocks = min(max(g.tasks, g.input_tasks), threads.count())
+            most = max(most, g.input_bytes * g.split + g.scratch_bytes * blocks)
+            taps = max(taps, g.weight_scratch_bytes * min(g.weight_tasks, threads.count()))
+        weights += kept
     return weights + taps + most
 
 
@@ -185,9 +183,9 @@ def pack(call: Call, w: Array) -> Array:
     packed = np.empty(sum(sizes), np.uint8)
     correlated, start = _correlated(call, w), 0
     for phase, size in zip(_phases(call), sizes, strict=True):
-        if phase.call is not None and size:
-            problem = phase.call.problem
-            _transform(problem, correlated[phase.taps], first_line(packed[start:]), geometry(problem, True))
+        if phase.problem is not None and size:
+            to, g = first_line(packed[start:]), geometry(phase.problem, True)
+            _transform(phase.problem, correlated[phase.taps], to, g)
         start += size
     return packed
 
@@ -195,8 +193,8 @@ def pack(call: Call, w: Array) -> Array:
 @functools.lru_cache(maxsize=1024)
 def _packed_sizes(call: Call) -> tuple[int, ...]:
     return tuple(
-        geometry(phase.call.problem, True).weight_bytes + LINE
-        if phase.call is not None and phase.is_transformed and is_worth_packing(phase.call.problem)
+        geometry(phase.problem, True).weight_bytes + LINE
+        if phase.problem is not None and is_worth_packing(phase.problem)
         else 0
         for phase in _phases(call)
     )
@@ -227,13 +225,11 @@ def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, pac
     for phase, size in zip(phases, _packed_sizes(call), strict=True):
         part, mine = y[phase.outputs], None if packed is None or not size else packed[start : start + size]
         start += size
-        if phase.call is None:
+        if phase.problem is None:
             across = call.problem.rank if call.problem.layout == "channels_first" else 0
             part[...] = 0 if bias is None else bias.reshape(-1, *(1,) * across)
-        elif phase.is_transformed:
-            _correlate(phase.call.problem, x, correlated[phase.taps], part, sums_bias, mine)
         else:
-            gemm.run(phase.call, x, correlated[phase.taps], part, bias)
+            _correlate(phase.problem, x, correlated[phase.taps], part, sums_bias, mine)
 
 
 class _Ready(NamedTuple):

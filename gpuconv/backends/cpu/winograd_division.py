@@ -63,13 +63,13 @@ def division(s: Sizes, unit: int, blocks: int, split: bool, packed: bool, worker
     inside = not packed and blocks == 1
     tiles = Division(0.0, unit, blocks, split, inside).tiles(s)
     rates = CPU_WINOGRAD[8 * VECTOR]
-    inputs, outputs = s.vectors * LANES, s.blocks * 2 * LANES
+    inputs, outputs = s.vectors * LANES, s.blocks * 2 * LANES * s.phases
     weights = s.kept / len(s.sections) * s.groups * inputs * outputs
     # Blocks that begin within a row are cut into more and shorter runs.
     transform = rates.transform
     if s.dilation_x == unit < s.tiles_x:
         transform *= 1 + _CUTS * min(2 * blocks / (s.batch * s.tiles_y), 1.0)
-    first = s.made * total * inputs * transform
+    first = (s.made if s.phases == 1 else s.products) * total * inputs * transform
     then = 2.0 * s.made * inputs * outputs * total / rates.flops + s.products * total * outputs * transform
     if inside:
         then += weights * rates.weights
@@ -79,10 +79,11 @@ def division(s: Sizes, unit: int, blocks: int, split: bool, packed: bool, worker
     if split:
         first += total * s.tile_bytes / rates.exchange
     held = 0.0 if split else min(_INPUT_BYTES[registers()] / (tiles * s.tile_bytes), 1.0)
-    then += (1 - held) * total * s.tile_bytes * s.blocks / rates.inputs
+    then += (1 - held) * total * s.tile_bytes * s.blocks * s.phases / rates.inputs
     before = 0.0 if packed or inside else weights * rates.kept_weights
     if split:
-        busiest = -(-number * s.blocks // workers) / (number * s.blocks)
+        tasks = number * s.blocks * s.runs_y
+        busiest = -(-tasks // workers) / tasks
     else:
         busiest = _busiest_share(s.units(unit), blocks, s.groups, workers)
     if split:
@@ -92,7 +93,8 @@ def division(s: Sizes, unit: int, blocks: int, split: bool, packed: bool, worker
 
 def best_division(s: Sizes, packed: bool, workers: int) -> Division:
     """Return the division with the least estimated seconds."""
-    large = max(PRODUCTS // s.products, 2 * most_tiles())
+    # The products of all phases along x are kept.
+    large = max(PRODUCTS // (s.products * -(-s.runs_x // 2)), 2 * most_tiles())
     small = max(min(large, _INPUT_BYTES[registers()] // s.tile_bytes), 2 * most_tiles())
     # Weights are read once for a block: fewer blocks pay where they are many.
     larger = max(min(4 * large, _LARGE_INPUT_BYTES // s.tile_bytes), large)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
 
 __all__ = [
-    "OUTPUTS", "Sizes", "along_axes", "first_output", "parts_of", "parts_of_form", "possible_forms", "sizes_of",
-    "tiles_of",
+    "OUTPUTS", "Runs", "Sizes", "along_axes", "are_joined", "first_output", "parts_of", "parts_of_form",
+    "possible_forms", "runs_of", "sizes_of", "tap_steps", "tiles_of",
 ]  # fmt: skip
 
 OUTPUTS = {2: (5, 4, 3), 3: (4, 3, 2), 4: (3,), 5: (2,)}
@@ -27,6 +27,8 @@ _PART_TAPS = {5: (5, 3)}
 """Taps of the parts that kernels may be divided into, by their longest axis: by default all, or the next for longer."""
 _LONG_TAPS = (3, 4)
 _MOST_PARTS = 64
+_MOST_JOINED = 8
+"""Phases of an axis, at most, that a task computes together: it keeps the products of as many."""
 
 
 def along_axes(problem: ConvProblem) -> tuple[tuple[int, int], ...]:
@@ -34,18 +36,64 @@ def along_axes(problem: ConvProblem) -> tuple[tuple[int, int], ...]:
     return tuple((1, *values)[-2:] for values in (problem.kernel, problem.stride, problem.dilation))  # type: ignore[misc]
 
 
+class Runs(NamedTuple):
+    """An axis of outputs in runs of as many as its input dilation, which begin to read at the same input.
+
+    They are the phases of a transposed convolution: output a of a run of n has the taps n - 1 - a, 2n - 1 - a, and so
+    on, of neighbouring inputs. Without input dilation a run is an output.
+    """
+
+    length: int
+    number: int
+    """Of runs."""
+    skipped: int
+    """Outputs of the first run that lie before the result."""
+    before: int
+    """Inputs before the first that the first run begins to read at; below 0 where it begins at a later one."""
+
+
+def runs_of(problem: ConvProblem, axis: int) -> Runs:
+    """Return the runs of outputs of an axis."""
+    length, size = problem.input_dilation[axis], problem.output[axis]
+    first = problem.padding[axis][0] - length + 1
+    run = -first // length
+    skipped = -(length * run + first)
+    return Runs(length, -(-(size + skipped) // length), skipped, -run)
+
+
+def are_joined(problem: ConvProblem, axis: int) -> bool:
+    """Whether an axis' phases are computed together: each has a tap, taps are neighbours, and no stride intervenes."""
+    length = problem.input_dilation[axis]
+    if not 1 < length <= min(problem.kernel[axis], _MOST_JOINED) or problem.dilation[axis] > 1:
+        return False
+    return axis >= problem.rank - 2 and all(s == 1 for s in problem.stride[-2:])
+
+
+def tap_steps(problem: ConvProblem) -> tuple[int, int]:
+    """Return the distance between neighbouring taps of a part or a phase, along y and x."""
+    _, (sy, sx), _ = along_axes(problem)
+    by, bx = (1, *problem.input_dilation)[-2:]
+    return sy * by, sx * bx
+
+
 def possible_forms(problem: ConvProblem) -> tuple[int, ...]:
     """Return the forms that compute a correlation; empty where none does."""
-    (ky, kx), (sy, sx), (dy, dx) = along_axes(problem)
-    if any(k > 1 and s > 1 and d > 1 for k, s, d in ((ky, sy, dy), (kx, sx, dx))):
+    kernel, strides, dilations = along_axes(problem)
+    if any(k > 1 and s > 1 and d > 1 for k, s, d in zip(kernel, strides, dilations, strict=True)):
         return ()
-    longest = max(-(-ky // sy), -(-kx // sx))
+    dilated = [axis for axis, b in enumerate(problem.input_dilation) if b > 1]
+    if not all(are_joined(problem, axis) for axis in dilated):
+        return ()
+    high, wide = (-(-k // step) for k, step in zip(kernel, tap_steps(problem), strict=True))
+    longest = max(high, wide)
     found: list[int] = []
     whole = (longest,) if longest in OUTPUTS else _LONG_TAPS if longest > 1 else ()
     for taps in _PART_TAPS.get(longest, whole):
-        if ky == 1:
+        if dilated and taps < longest:
+            continue
+        if high == 1:
             found += (1100 + 10 * m + taps for m in OUTPUTS[taps])
-        elif kx == 1:
+        elif wide == 1:
             found += (1000 * m + 100 * taps + 11 for m in OUTPUTS[taps])
         else:
             is_long = problem.in_channels // problem.groups >= _LARGE_TILE_CHANNELS
@@ -60,14 +108,15 @@ def parts_of(problem: ConvProblem, taps_y: int, taps_x: int) -> list[tuple[int, 
 
     With a stride, every stride-th tap of a plane's axis meets every stride-th input, which makes a part of stride 1;
     one of more than `taps_y` by `taps_x` taps is divided again. Each part is a correlation of its own, and their sum is
-    taken of the products: to the kernel they are further input channels.
+    taken of the products: to the kernel they are further input channels. With an input dilation, the taps of each phase
+    of the outputs are a part.
     """
     kz, ky, kx = (1, 1, *problem.kernel)[-3:]
 
     def first(kernel: int, stride: int, taps: int) -> list[int]:
         return [t for phase in range(min(stride, kernel)) for t in range(phase, kernel, stride * taps)]
 
-    _, (sy, sx), _ = along_axes(problem)
+    sy, sx = tap_steps(problem)
     return [(z, y, x) for y in first(ky, sy, taps_y) for x in first(kx, sx, taps_x) for z in range(kz)]
 
 
@@ -109,6 +158,14 @@ class Sizes(NamedTuple):
     """The `SECTION_FIELDS` of each."""
     blocks: int
     """Blocks of a group's output channels, two vectors each."""
+    runs_y: int
+    runs_x: int
+    """Phases of the outputs that are computed together."""
+
+    @property
+    def phases(self) -> int:
+        """Outputs of a run along y and one along x: tiles are of runs."""
+        return self.runs_y * self.runs_x
 
     @property
     def products(self) -> int:
@@ -146,16 +203,17 @@ def sizes_of(problem: ConvProblem, form: int) -> Sizes:
     down, across = forms(form)
     my, mx, ny, nx = len(down.output), len(across.output), len(down.input), len(across.input)
     ty, tx = len(down.weights[0]), len(across.weights[0])
-    out_z, out_y, out_x = (1, 1, *problem.output)[-3:]
+    out_z = (1, 1, *problem.output)[-3]
+    along_y, along_x = runs_of(problem, -2) if problem.rank > 1 else Runs(1, 1, 0, 0), runs_of(problem, -1)
     # A kernel of one row or column has no inputs between it and the next.
     dy, dx = (d if k > 1 else 1 for d, k in zip((1, *problem.dilation)[-2:], (1, *problem.kernel)[-2:], strict=True))
     parts = parts_of_form(problem, form)
     return Sizes(
-        my, mx, ny, nx, ty, tx, out_y, out_x, dy, dx,
-        problem.batch * out_z, problem.groups, tiles_of(out_y, dy, my), tiles_of(out_x, dx, mx),
-        len(parts) * -(-problem.in_channels // problem.groups // LANES),
+        my, mx, ny, nx, ty, tx, along_y.number, along_x.number, dy, dx,
+        problem.batch * out_z, problem.groups, tiles_of(along_y.number, dy, my), tiles_of(along_x.number, dx, mx),
+        len(parts) // (along_y.length * along_x.length) * -(-problem.in_channels // problem.groups // LANES),
         _sections(problem, parts, (my, ty, ny), (mx, tx, nx)),
-        -(-problem.out_channels // problem.groups // (2 * LANES)),
+        -(-problem.out_channels // problem.groups // (2 * LANES)), along_y.length, along_x.length,
     )  # fmt: skip
 
 
@@ -163,14 +221,17 @@ def _sections(
     problem: ConvProblem, parts: list[tuple[int, int, int]], down: tuple[int, int, int], across: tuple[int, int, int]
 ) -> tuple[tuple[int, ...], ...]:
     """Return the `SECTION_FIELDS` of the sections, from outputs, taps and products of a tile along y and along x."""
-    (ky, kx), (sy, sx), _ = along_axes(problem)
+    (ky, kx), _, _ = along_axes(problem)
+    sy, sx = tap_steps(problem)
+    shares_inputs = any(b > 1 for b in problem.input_dilation)
 
     def of_axis(sizes: tuple[int, int, int], taps: int) -> tuple[int, int]:
         outputs, most, products = sizes
         if taps >= most:
             return products, products
-        # Fewer taps need no product at infinity, where their weights are 0; one tap as many as there are outputs.
-        return (outputs, 1) if taps == 1 else (products - 1, products)
+        # Fewer taps need no product at infinity, where their weights are 0; one tap as many as there are outputs, and
+        # one weight, if its inputs are transformed for it alone.
+        return (outputs, 1) if taps == 1 and not shares_inputs else (products - 1, products)
 
     found: list[tuple[int, ...]] = []
     before = 0

@@ -9,7 +9,14 @@ import numpy as np
 
 from gpuconv.backends.cpu import threads
 from gpuconv.backends.cpu.winograd_division import best_division
-from gpuconv.backends.cpu.winograd_forms import first_output, parts_of_form, possible_forms, sizes_of
+from gpuconv.backends.cpu.winograd_forms import (
+    first_output,
+    parts_of_form,
+    possible_forms,
+    runs_of,
+    sizes_of,
+    tap_steps,
+)
 from gpuconv.backends.cpu.winograd_kernels import CALL
 from gpuconv.backends.cpu.winograd_parts import SECTION_FIELDS
 from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR
@@ -86,36 +93,40 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
     c = np.zeros((), CALL)
     parts = parts_of_form(problem, form)
     kz, ky, kx = (1, 1, *problem.kernel)[-3:]
-    together = kz * vectors // len(parts)
+    part_vectors = -(-channels // LANES)
+    together = kz * part_vectors
     # Parts that lack some products are not summed together with others.
     chunk = next(n for n in range(min(vectors, _RESTART // LANES), 0, -1) if together == vectors or together % n == 0)
     first_taps, sections = np.array(parts, np.int64), np.array(s.sections, np.int64).reshape(-1, SECTION_FIELDS)
     fields = {
-        "channels": channels, "outputs": outputs, "vectors": vectors, "part_vectors": vectors // len(parts),
+        "channels": channels, "outputs": outputs, "vectors": vectors, "part_vectors": part_vectors,
         "chunk": chunk, "groups": problem.groups, "parts": len(parts),
         "first_taps": first_taps.ctypes.data, "parts_together": kz,
         "sections": sections.ctypes.data, "kernel_z": kz, "kernel_y": ky, "kernel_x": kx,
+        "tap_step_y": tap_steps(problem)[0], "tap_step_x": tap_steps(problem)[1],
         "mode": problem.mode_code, "dilation_y": dy, "dilation_x": dx, "out_y": out_y, "out_x": out_x,
+        "runs_y": s.runs_y, "runs_x": s.runs_x, "wide_y": out_y, "wide_x": out_x, "skipped_y": 0, "skipped_x": 0,
         "tiles_y": tiles_y, "tiles_x": tiles_x, "blocks": blocks, "units": s.units(unit), "unit": unit,
         "units_x": -(-tiles_x // unit), "size_y": 1, "size_z": 1,
     }  # fmt: skip
     for name, size, stride, dilation in zip(
         "zyx", (1, 1, *problem.output)[-3:], (1, 1, *problem.stride)[-3:], (1, 1, *problem.dilation)[-3:], strict=True
     ):
-        fields |= {f"out_{name}": size, f"stride_{name}": stride}
+        fields |= {f"stride_{name}": stride}
         if name == "z":
-            fields["dilation_z"] = dilation
-    for name, (low, high), (before, _) in zip(
-        "xyz", reversed(problem.cropped), reversed(problem.padding), strict=False
-    ):
-        fields |= {f"low_{name}": low, f"size_{name}": high - low}
+            fields |= {"dilation_z": dilation, "out_z": size}
+    for name, axis in zip("xyz", reversed(range(problem.rank)), strict=False):
+        (low, high), runs = problem.cropped[axis], runs_of(problem, axis)
         # Negative padding has cropped already.
-        fields[f"pad_{name}"] = max(before, 0)
+        before = runs.before if runs.length > 1 else max(runs.before, 0)
+        fields |= {f"low_{name}": low, f"size_{name}": high - low, f"pad_{name}": before}
+        if name != "z":
+            fields |= {f"wide_{name}": problem.output[axis], f"skipped_{name}": runs.skipped}
     # The largest rectangles of a block: whole rows, or a share of one.
     rows, columns = max(min(tiles // tiles_x, tiles_y), 1), min(tiles, tiles_x)
     height, width = spans(tiles_y, rows, dy, my, ny), spans(tiles_x, columns, dx, mx, nx)
-    written = 1 if dy > 1 else max(1, min(rows, _WRITTEN_PIXELS // (my * out_x)))
-    pixels = written * my * spans(tiles_x, columns, dx, mx, mx)
+    written = 1 if dy > 1 else max(1, min(rows, _WRITTEN_PIXELS // (my * out_x * s.runs_x)))
+    pixels = written * my * spans(tiles_x, columns, dx, mx, mx) * s.runs_x
     fields |= {"written": written, "in_pitch": odd_lines(width * VECTOR), "columns_pitch": odd_lines(width * VECTOR)}
     offset = 0
 
@@ -131,7 +142,8 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
     fields["v_block"] = products * fields["v_step"]
     fields["v_offset"] = place(0 if split else fields["v_block"])
     fields["m_step"] = odd_lines(tiles * 2 * VECTOR)
-    fields["m_offset"] = place(products * fields["m_step"])
+    fields["m_phase"] = products * fields["m_step"]
+    fields["m_offset"] = place(s.runs_x * fields["m_phase"])
     fields["pixels_offset"] = place(pixels * VECTOR)
     fields["edge_offset"] = place((my * mx + 2) * VECTOR)
     taps_bytes = (ty * tx + 1 + MOST_SPAN + 1) * LANES * VECTOR
@@ -143,8 +155,9 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
     fields["u_offset"] = place(products * fields["u_scratch_step"] if inside else 0)
     for name, value in fields.items():
         c[name] = value
-    tasks = number * (blocks_k if split else 1)
-    flops = 2.0 * s.made * tiles * vectors * LANES * 2 * LANES * (1 if split else blocks_k)
+    # Each takes one phase along y, or all.
+    tasks = number * (blocks_k * s.runs_y if split else 1)
+    flops = 2.0 * s.made * tiles * vectors * LANES * 2 * LANES * s.runs_x * (1 if split else blocks_k * s.runs_y)
     return Geometry(
         c.reshape(1).view(np.int64), form, split, problem.groups * blocks_k * -(-together // chunk), taps_bytes,
         number * vectors if split else 0, tasks, _round(offset, 64), max(1, int(_TASK_FLOPS / max(flops, 1))),

@@ -61,16 +61,19 @@ CALL = record(
     "channels outputs vectors part_vectors chunk groups "
     # the kernel's parts: their number and the address of their first taps (z, y, x); parts that share y and x are a
     # section: how many, and the address of what is made of each
-    "parts first_taps parts_together sections kernel_z kernel_y kernel_x stride_z stride_y stride_x "
+    "parts first_taps parts_together sections kernel_z kernel_y kernel_x "
+    "tap_step_y tap_step_x stride_z stride_y stride_x "
     # border: mode, the range of inputs that negative padding leaves, the padding before
     "mode low_z low_y low_x size_z size_y size_x pad_z pad_y pad_x dilation_z dilation_y dilation_x "
-    # outputs; tiles along an image; blocks of tiles, of which each has whole units of neighbours in a row
-    "out_z out_y out_x tiles_y tiles_x blocks units unit units_x "
+    # outputs: runs that begin to read at the same input, outputs of a run, those in all, those of the first run to skip
+    "out_z out_y out_x runs_y runs_x wide_y wide_x skipped_y skipped_x "
+    # tiles of runs along an image; blocks of tiles, of which each has whole units of neighbours in a row
+    "tiles_y tiles_x blocks units unit units_x "
     # tile rows whose outputs are written together
     "written "
     # bytes: of scratch parts, of what is repeated
     "in_pitch columns_offset columns_pitch v_offset m_offset pixels_offset edge_offset u_offset taps_offset "
-    "v_step v_block m_step u_step u_block u_group u_scratch_step"
+    "v_step v_block m_step m_phase u_step u_block u_group u_scratch_step"
 )
 """One call; the fields up to `multiply` belong to the caller's arrays, the stage and the function for products.
 
@@ -197,20 +200,25 @@ def _transform_inputs(p, begin, end, group, vector, v, scratch, my, ny, mx, nx, 
 
 
 @njit(error_model="numpy")
-def _multiply_all(p, tiles, group, block, v, scratch, ty, nx, tx, form):  # type: ignore[no-untyped-def]
-    """Sum the products of a block of tiles and a block of output channels."""
-    m = scratch + p.m_offset
+def _multiply_all(p, tiles, group, block, phase, m, v, scratch, ty, tx, ny, nx, form):  # type: ignore[no-untyped-def]
+    """Sum the products of a block of tiles, a block of output channels and a phase of the outputs."""
     panels = (tiles + _MOST - 1) // _MOST
     lines = (7 + panels) // panels
     together = p.parts_together * p.part_vectors
     for first in range(0, p.vectors, p.chunk):
         vectors = min(p.chunk, p.vectors - first)
-        made_y, made_x, kept_y, kept_x, kept_before = section_of(p, first // together)
+        # Parts of the kernel are further channels, unless they are phases.
+        section = phase + first // together
+        made_y, made_x, kept_y, kept_x, kept_before = section_of(p, section)
+        if first == 0:
+            for product in range(ny * nx):
+                if product // nx >= made_y or product % nx >= made_x:
+                    fill_pixels(m + product * p.m_step, 2 * tiles, np.float32(0))
         if p.u == 0:
             u, u_step = scratch + p.u_offset, p.u_scratch_step
             transform(
-                p, group, block, first // together, 1, first % together, vectors, u, u_step, scratch + p.taps_offset,
-                ty, tx, form,
+                p, group, block, section, 1, first % together, vectors, u, u_step, scratch + p.taps_offset, ty, tx,
+                form,
             )  # fmt: skip
         else:
             u_step = p.u_step
@@ -286,7 +294,8 @@ def _compiled(form: int, my: int, ny: int, ty: int, mx: int, nx: int, tx: int, v
             v = p.v + task * p.v_block
             _transform_inputs(p, first, last, task // p.blocks, vector, v, scratch, my, ny, mx, nx, form)
             return
-        blocks = (p.outputs + 2 * LANES - 1) // (2 * LANES)
+        # Blocks of output channels and phases along y; those along x are interleaved when they are written.
+        blocks = (p.outputs + 2 * LANES - 1) // (2 * LANES) * p.runs_y
         begin, end, v = 0, blocks, scratch + p.v_offset
         if p.stage == 2:
             begin, task = task % blocks, task // blocks
@@ -296,8 +305,11 @@ def _compiled(form: int, my: int, ny: int, ty: int, mx: int, nx: int, tx: int, v
         if p.stage == 3:
             for vector in range(p.vectors):
                 _transform_inputs(p, first, last, group, vector, v, scratch, my, ny, mx, nx, form)
-        for block in range(begin, end):
-            _multiply_all(p, last - first, group, block, v, scratch, ty, nx, tx, form)
-            write_outputs(p, first, last, group, block, scratch, my, mx, form)
+        for line in range(begin, end):
+            block, phase_y = line // p.runs_y, line % p.runs_y
+            for phase_x in range(p.runs_x):
+                phase, m = phase_y * p.runs_x + phase_x, scratch + p.m_offset + phase_x * p.m_phase
+                _multiply_all(p, last - first, group, block, phase, m, v, scratch, ty, tx, ny, nx, form)
+            write_outputs(p, first, last, group, block, phase_y, scratch, my, mx, form)
 
     return convolve

@@ -17,7 +17,6 @@ from gpuconv.backends.cpu.winograd_pixels import (
     gather_pixel,
     transpose_part_rows,
     transpose_rows,
-    transpose_rows_apart,
 )
 from gpuconv.backends.cpu.winograd_tiles import output_tile
 from gpuconv.boundary import source_index
@@ -28,8 +27,8 @@ _source_index = njit(source_index, error_model="numpy")
 
 
 @njit(error_model="numpy")
-def _sum_directly(p, image, group, output, y, x):  # type: ignore[no-untyped-def]
-    """Return one output by its definition."""
+def _sum_directly(p, image, group, output, y, x, first_y, first_x):  # type: ignore[no-untyped-def]
+    """Return one output of the run (y, x) by its definition, from its first taps."""
     total = np.float32(0)
     if p.bias != 0:
         total = load(p.bias + (group * p.outputs + output) * 4, 0, 0)
@@ -39,10 +38,10 @@ def _sum_directly(p, image, group, output, y, x):  # type: ignore[no-untyped-def
         w = p.w + group * p.wg + output * p.wo + c * p.wc
         for k in range(p.kernel_z):
             plane = _source_index(p.mode, z0 + k * p.dilation_z, p.size_z)
-            for i in range(p.kernel_y):
-                row = _source_index(p.mode, y0 + i * p.dilation_y, p.size_y)
-                for j in range(p.kernel_x):
-                    column = _source_index(p.mode, x0 + j * p.dilation_x, p.size_x)
+            for i in range(first_y, p.kernel_y, p.runs_y):
+                row = _source_index(p.mode, y0 + i // p.runs_y * p.dilation_y, p.size_y)
+                for j in range(first_x, p.kernel_x, p.runs_x):
+                    column = _source_index(p.mode, x0 + j // p.runs_x * p.dilation_x, p.size_x)
                     if plane < 0 or row < 0 or column < 0:
                         value = load(p.fill, 0, 0)
                     else:
@@ -53,7 +52,7 @@ def _sum_directly(p, image, group, output, y, x):  # type: ignore[no-untyped-def
 
 
 @njit(error_model="numpy")
-def _repair(p, pixels, image, group, output, outputs, y0, rows, x0, columns):  # type: ignore[no-untyped-def]
+def _repair(p, pixels, image, group, output, outputs, first_tap, y0, rows, x0, columns):  # type: ignore[no-untyped-def]
     """Compute the outputs that are not finite by their definition: a transform spreads a NaN over its tile."""
     for i in range(rows):
         for j in range(columns):
@@ -61,8 +60,8 @@ def _repair(p, pixels, image, group, output, outputs, y0, rows, x0, columns):  #
                 at = pixels + (i * columns + j) * VECTOR + 4 * k
                 value = load(at, 0, 0)
                 if value - value != 0:
-                    y = y0 + i * p.dilation_y
-                    store(at, _sum_directly(p, image, group, output + k, y, x0 + j), 0, 0)
+                    y, x, first_x = y0 + i * p.dilation_y, x0 + j // p.runs_x, p.runs_x - 1 - j % p.runs_x
+                    store(at, _sum_directly(p, image, group, output + k, y, x, first_tap, first_x), 0, 0)
 
 
 @njit(error_model="numpy")
@@ -88,9 +87,6 @@ def _write_pixels(p, y, source, count, outputs):  # type: ignore[no-untyped-def]
             return
         for i in range(0, count, LANES):
             transpose_part_rows(y + 4 * i, p.yc, outputs, min(LANES, count - i), source + i * VECTOR)
-    elif p.yx == 8:
-        for i in range(0, count, LANES):
-            transpose_rows_apart(y + 8 * i, p.yc, outputs, min(LANES, count - i), source + i * VECTOR)
     elif p.yc == 4:
         copy_pixels(y, p.yx, source, VECTOR, count, outputs)
     else:
@@ -100,18 +96,24 @@ def _write_pixels(p, y, source, count, outputs):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
-def _write_run(p, run, first, group, output, outputs, products, scratch, my, mx, form):  # type: ignore[no-untyped-def]
+def _write_run(p, run, first, group, output, outputs, phase, products, scratch, my, mx, form):  # type: ignore[no-untyped-def]
     """Transform products of a rectangle of tiles and one vector of output channels, and write the outputs.
 
-    `first` is the number of the first of these tiles in the block, `products` the address of the block's.
+    `first` is the number of the first of these tiles in the block, `products` the address of the block's. Of the runs
+    along y one output is written, that of the phase; those along x are whole.
     """
     image, r0, rows, q0, columns = run
     x0, edge, end = origin(q0, p.dilation_x, mx), scratch + p.edge_offset, p.out_x
     bias, total = edge + my * mx * VECTOR, edge + (my * mx + 1) * VECTOR
     if q0 + columns < p.tiles_x:
         end = origin(q0 + columns, p.dilation_x, mx)
-    width, pixels = end - x0, scratch + p.pixels_offset
-    corner = p.y + image // p.out_z * p.yn + image % p.out_z * p.yz + x0 * p.yx + (group * p.outputs + output) * p.yc
+    pitch, step = (end - x0) * p.runs_x * VECTOR, p.dilation_x * p.runs_x * VECTOR
+    # The outputs of these runs, and which of them there are.
+    from_x = x0 * p.runs_x - p.skipped_x
+    begin, last = max(-from_x, 0), min((end - x0) * p.runs_x, p.wide_x - from_x)
+    pixels, count = scratch + p.pixels_offset, last - begin
+    corner = p.y + image // p.out_z * p.yn + image % p.out_z * p.yz + (group * p.outputs + output) * p.yc
+    corner += (from_x + begin) * p.yx
     for r in range(0, rows, p.written):
         together = min(p.written, rows - r)
         y0 = origin(r0 + r, p.dilation_y, my)
@@ -119,31 +121,36 @@ def _write_run(p, run, first, group, output, outputs, products, scratch, my, mx,
         fill_pixels(total, 1, np.float32(0))
         for s in range(together):
             for q in range(columns):
-                tile = products + (first + (r + s) * columns + q) * 2 * VECTOR
-                at = origin(q0 + q, p.dilation_x, mx) - x0
-                to = pixels + (s * my * width + at) * VECTOR
-                if at + p.dilation_x * (mx - 1) < width:
-                    output_tile(to, width * VECTOR, p.dilation_x * VECTOR, tile, p.m_step, bias, total, form)
-                    continue
-                output_tile(edge, mx * VECTOR, VECTOR, tile, p.m_step, bias, total, form)
-                inside = (width - at + p.dilation_x - 1) // p.dilation_x
-                for i in range(my):
-                    copy_pixels(
-                        to + i * width * VECTOR, p.dilation_x * VECTOR, edge + i * mx * VECTOR, VECTOR, inside, LANES
-                    )  # fmt: skip
+                at = origin(q0 + q, p.dilation_x, mx)
+                inside = (end - at + p.dilation_x - 1) // p.dilation_x
+                for k in range(p.runs_x):
+                    # The last of a run has the first tap.
+                    tile = products + (p.runs_x - 1 - k) * p.m_phase + (first + (r + s) * columns + q) * 2 * VECTOR
+                    to = pixels + s * my * pitch + ((at - x0) * p.runs_x + k) * VECTOR
+                    if inside >= mx:
+                        output_tile(to, pitch, step, tile, p.m_step, bias, total, form)
+                        continue
+                    output_tile(edge, mx * VECTOR, VECTOR, tile, p.m_step, bias, total, form)
+                    for i in range(my):
+                        copy_pixels(to + i * pitch, step, edge + i * mx * VECTOR, VECTOR, inside, LANES)
         if not is_finite(total):
-            _repair(p, pixels, image, group, output, outputs, y0, lines, x0, width)
-        step = p.dilation_y * p.yy
-        if step == width * p.yx:
-            _write_pixels(p, corner + y0 * p.yy, pixels, lines * width, outputs)
-        else:
-            for i in range(lines):
-                _write_pixels(p, corner + y0 * p.yy + i * step, pixels + i * width * VECTOR, width, outputs)
+            _repair(p, pixels, image, group, output, outputs, phase, y0, lines, x0, (end - x0) * p.runs_x)
+        from_y, lines_apart = y0 * p.runs_y + p.runs_y - 1 - phase - p.skipped_y, p.dilation_y * p.runs_y
+        if lines_apart * p.yy == count * p.yx and count * VECTOR == pitch:
+            _write_pixels(p, corner + from_y * p.yy, pixels, lines * count, outputs)
+            continue
+        for i in range(lines):
+            line = from_y + i * lines_apart
+            if 0 <= line < p.wide_y:
+                _write_pixels(p, corner + line * p.yy, pixels + i * pitch + begin * VECTOR, count, outputs)
 
 
 @njit(error_model="numpy")
-def write_outputs(p, begin, end, group, block, scratch, my, mx, form) -> None:  # type: ignore[no-untyped-def]
-    """Transform the products of tiles `begin` to `end` and a block of output channels, and write the outputs."""
+def write_outputs(p, begin, end, group, block, phase, scratch, my, mx, form) -> None:  # type: ignore[no-untyped-def]
+    """Transform the products of tiles `begin` to `end` and a block of output channels, and write the outputs.
+
+    They are those of a phase along y and all along x.
+    """
     for half in range(2):
         output = (2 * block + half) * LANES
         outputs = min(LANES, p.outputs - output)
@@ -156,5 +163,5 @@ def write_outputs(p, begin, end, group, block, scratch, my, mx, form) -> None:  
         products, at = scratch + p.m_offset + half * VECTOR, begin
         while at < end:
             run = run_of(p, at, end)
-            _write_run(p, run, at - begin, group, output, outputs, products, scratch, my, mx, form)
+            _write_run(p, run, at - begin, group, output, outputs, phase, products, scratch, my, mx, form)
             at += run[2] * run[4]

@@ -60,6 +60,6 @@ def section_of(p, section) -> Any:  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
-def taps_of(first, kernel, stride, most) -> Any:  # type: ignore[no-untyped-def]
-    """Return the taps of a part along an axis: every `stride`-th from its first on."""
-    return min(most, (kernel - first + stride - 1) // stride)
+def taps_of(first, kernel, step, most) -> Any:  # type: ignore[no-untyped-def]
+    """Return the taps of a part along an axis: every `step`-th from its first on."""
+    return min(most, (kernel - first + step - 1) // step)

@@ -51,14 +51,14 @@ def _read_span(p, to, w, first, span, channels, outputs):  # type: ignore[no-unt
 @njit(error_model="numpy")
 def _pick_taps(p, to, plane, first, span, w, tap_y, tap_x, channels, outputs, ty, tx):  # type: ignore[no-untyped-def]
     """Copy the taps of a part, channel by channel, ty by tx; those that it lacks are 0."""
-    high, wide = taps_of(tap_y, p.kernel_y, p.stride_y, ty), taps_of(tap_x, p.kernel_x, p.stride_x, tx)
+    high, wide = taps_of(tap_y, p.kernel_y, p.tap_step_y, ty), taps_of(tap_x, p.kernel_x, p.tap_step_x, tx)
     if high < ty or wide < tx or span > MOST_SPAN:
         fill_pixels(to, channels * ty * tx, np.float32(0))
     for c in range(channels):
         for i in range(high):
             for j in range(wide):
                 place = to + ((c * ty + i) * tx + j) * VECTOR
-                at = (tap_y + i * p.stride_y) * p.wy + (tap_x + j * p.stride_x) * p.wx
+                at = (tap_y + i * p.tap_step_y) * p.wy + (tap_x + j * p.tap_step_x) * p.wx
                 if span <= MOST_SPAN:
                     copy_pixels(place, 0, plane + (c * span + (at - first) // 4) * VECTOR, 0, 1, LANES)
                 else:
