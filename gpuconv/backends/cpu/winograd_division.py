@@ -38,6 +38,7 @@ class Division(NamedTuple):
     blocks: int
     split: bool
     inside: bool
+    """Whether every task transforms the weights that it uses, rather than one stage for all."""
 
     def tiles(self, s: Sizes) -> int:
         """Return the most tiles of a block."""
@@ -59,9 +60,7 @@ def _busiest_share(units: int, blocks: int, groups: int, workers: int) -> float:
 def division(s: Sizes, unit: int, blocks: int, split: bool, packed: bool, workers: int) -> Division:
     """Return the division with its estimated seconds."""
     number, total = s.groups * blocks, s.tiles * s.groups
-    # Where each transformed weight would be used once, the tasks transform them.
-    inside = not packed and blocks == 1
-    tiles = Division(0.0, unit, blocks, split, inside).tiles(s)
+    tiles = Division(0.0, unit, blocks, split, False).tiles(s)
     rates = CPU_WINOGRAD[8 * VECTOR]
     inputs, outputs = s.vectors * LANES, s.blocks * 2 * LANES * s.phases
     weights = s.kept / len(s.sections) * s.groups * inputs * outputs
@@ -71,24 +70,25 @@ def division(s: Sizes, unit: int, blocks: int, split: bool, packed: bool, worker
         transform *= 1 + _CUTS * min(2 * blocks / (s.batch * s.tiles_y), 1.0)
     first = (s.made if s.phases == 1 else s.products) * total * inputs * transform
     then = 2.0 * s.made * inputs * outputs * total / rates.flops + s.products * total * outputs * transform
-    if inside:
-        then += weights * rates.weights
-    else:
-        traffic = rates.traffic if 4 * weights <= rates.cached else rates.traffic / 2
-        then += 4 * weights * number / s.groups / traffic
     if split:
         first += total * s.tile_bytes / rates.exchange
     held = 0.0 if split else min(_INPUT_BYTES[registers()] / (tiles * s.tile_bytes), 1.0)
     then += (1 - held) * total * s.tile_bytes * s.blocks * s.phases / rates.inputs
-    before = 0.0 if packed or inside else weights * rates.kept_weights
     if split:
         tasks = number * s.blocks * s.runs_y
         busiest = -(-tasks // workers) / tasks
     else:
         busiest = _busiest_share(s.units(unit), blocks, s.groups, workers)
-    if split:
-        before, first = before + first, 0.0
-    return Division(rates.overhead + before / workers + (first + then) * busiest, unit, blocks, split, inside)
+    seconds = rates.overhead + first * (1 / workers if split else busiest) + then * busiest
+    traffic = rates.traffic if 4 * weights <= rates.cached else rates.traffic / 2
+    taps = s.taps * weights / s.kept * rates.taps
+    kept = 4 * weights * blocks / traffic * busiest
+    if not packed:
+        kept += (weights * rates.kept_weights + taps) / workers
+    # A section at a time reads all taps again.
+    anew = (weights * rates.weights + taps * len(s.sections)) * blocks * busiest
+    inside = not packed and anew < kept
+    return Division(seconds + (anew if inside else kept), unit, blocks, split, inside)
 
 
 def best_division(s: Sizes, packed: bool, workers: int) -> Division:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR
@@ -161,6 +162,8 @@ class Sizes(NamedTuple):
     runs_y: int
     runs_x: int
     """Phases of the outputs that are computed together."""
+    taps: int
+    """Taps of one depth of the kernel."""
 
     @property
     def phases(self) -> int:
@@ -214,6 +217,7 @@ def sizes_of(problem: ConvProblem, form: int) -> Sizes:
         len(parts) // (along_y.length * along_x.length) * -(-problem.in_channels // problem.groups // LANES),
         _sections(problem, parts, (my, ty, ny), (mx, tx, nx)),
         -(-problem.out_channels // problem.groups // (2 * LANES)), along_y.length, along_x.length,
+        math.prod(along_axes(problem)[0]),
     )  # fmt: skip
 
 
