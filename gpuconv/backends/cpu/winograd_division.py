@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpuconv.backends.cpu.simd import registers
@@ -80,7 +81,7 @@ def division(s: Sizes, unit: int, blocks: int, split: bool, packed: bool, worker
     else:
         busiest = _busiest_share(s.units(unit), blocks, s.groups, workers)
     seconds = rates.overhead + first * (1 / workers if split else busiest) + then * busiest
-    traffic = rates.traffic if 4 * weights <= rates.cached else rates.traffic / 2
+    traffic = rates.traffic / (1 + math.log2(max(4 * weights / rates.cached, 1)))
     taps = s.taps * weights / s.kept * rates.taps
     kept = 4 * weights * blocks / traffic * busiest
     if not packed:
@@ -97,8 +98,8 @@ def best_division(s: Sizes, packed: bool, workers: int) -> Division:
     large = max(PRODUCTS // (s.products * -(-s.runs_x // 2)), 2 * most_tiles())
     small = max(min(large, _INPUT_BYTES[registers()] // s.tile_bytes), 2 * most_tiles())
     # Weights are read once for a block: fewer blocks pay where they are many.
-    larger = max(min(4 * large, _LARGE_INPUT_BYTES // s.tile_bytes), large)
-    found, sizes = set(), (small, large, larger)
+    most = _LARGE_INPUT_BYTES // s.tile_bytes
+    found, sizes = set(), (small, large, max(min(4 * large, most), large), max(most, large))
     # Tiles of a dilated row are interleaved: those of one offset each stay together.
     least = min(s.dilation_x, s.tiles_x)
     rows = {-(-s.tiles_x // -(-s.tiles_x // most)) for most in sizes}
