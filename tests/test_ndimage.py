@@ -137,6 +137,18 @@ FILTERS = {
 CASES = [(name, arguments) for name, list_ in FILTERS.items() for arguments in list_]
 
 
+def test_rounded_weights_are_not_tiny():
+    least = 2.0**-100
+    weights = np.exp(-0.5 * np.arange(-14.0, 15) ** 2)
+    rounded = ready.rounded(weights, np.dtype(np.float32))
+    np.testing.assert_allclose(rounded, np.maximum(weights, least), rtol=1e-6)
+    signs = np.array([1.0, 0.0, -1e-40])
+    np.testing.assert_array_equal(ready.rounded(signs, np.dtype(np.float32)), np.float32([1, 0, -least]))
+    # Beside small weights tiny ones count.
+    small = np.array([1e-30, 1e-40])
+    assert ready.rounded(small, np.dtype(np.float32))[1] == np.float32(1e-40)
+
+
 @pytest.mark.parametrize(("name", "arguments"), CASES)
 @pytest.mark.parametrize("ndim", [1, 2, 3, 4])
 def test_filters_of_any_rank(name, arguments, ndim):

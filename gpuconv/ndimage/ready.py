@@ -37,6 +37,9 @@ _WORTH_DECOMPOSING, _LEAST_DECOMPOSED, _MOST_TERMS = 1 << 24, 5, 4
 """Products, and weights along both axes, from which on a sum of factors is looked for, and the most of them."""
 _MOST_KEPT = 8192
 """Bytes of the weights that caches keep: what more of them do takes so long that to find out anew costs nothing."""
+_LEAST_WEIGHT, _BESIDE_LEAST = 2.0**-100, 2.0**-36
+"""Weights of less become it, sign and all, where the largest is at least the second, so that no sum changes: their
+products in float32 may be subnormal, each of which takes as long as a hundred others."""
 
 
 class ByValue:
@@ -335,11 +338,15 @@ def _factors(
 def rounded(weights: Array, dtype: np.dtype[Any]) -> Array:
     """Return the weights in `dtype`; the largest takes up what rounding changed in their sum.
 
-    The sum is the filter's response to a constant: a Gaussian's must not brighten or darken an image.
+    The sum is the filter's response to a constant: a Gaussian's must not brighten or darken an image. The tiny
+    weights of a Gaussian's far ends, whose products could be subnormal, become larger ones that change no sum either.
     """
     if weights.dtype == dtype:
         return weights
     result = np.array(weights, dtype, order="C")
+    sizes = np.abs(result)
+    if result.dtype == np.float32 and sizes.size and sizes.max() >= _BESIDE_LEAST:
+        np.copysign(np.float32(_LEAST_WEIGHT), result, out=result, where=(sizes > 0) & (sizes < _LEAST_WEIGHT))
     # A bank's filters, along the first of the dispatcher's axes, each have a sum of their own.
     count = weights.shape[0] if weights.ndim > 2 else 1
     for rounded_one, exact in zip(result.reshape(count, -1), weights.reshape(count, -1), strict=True):
