@@ -16,9 +16,10 @@ import numpy as np
 
 from gpuconv.backends.cpu import memory, threads, winograd_gradient
 from gpuconv.backends.cpu.memory import LINE, address_of, first_line
+from gpuconv.backends.cpu.winograd_call import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS
 from gpuconv.backends.cpu.winograd_forms import are_joined, possible_forms
 from gpuconv.backends.cpu.winograd_geometry import Geometry, geometry, is_worth_packing, operand
-from gpuconv.backends.cpu.winograd_kernels import CALL, FUSED, INPUTS, PRODUCTS, WEIGHTS, kernel, products
+from gpuconv.backends.cpu.winograd_kernels import functions, kernel
 
 if TYPE_CHECKING:
     from gpuconv.backends.cpu import Device
@@ -203,13 +204,13 @@ def _packed_sizes(call: Call) -> tuple[int, ...]:
 def _transform(problem: ConvProblem, w: Array, to: int, g: Geometry) -> None:
     words = g.words.copy()
     words[_W : _W + 7] = _weights(problem, w.strides)
-    words[_W] = address_of(w)
+    words[_W], words[_STAGE + 1 : _STAGE + 5] = address_of(w), functions(g.form)
     _transform_into(words, to, g)
 
 
 def _transform_into(words: Array, to: int, g: Geometry) -> None:
     words[_U], words[_STAGE] = to, WEIGHTS
-    threads.run(kernel(g.form), words, g.weight_tasks, g.weight_scratch_bytes, max(1, g.weight_tasks // 8))
+    threads.run(kernel(), words, g.weight_tasks, g.weight_scratch_bytes, max(1, g.weight_tasks // 8))
 
 
 def run(call: Call, x: Array, w: Array, y: Array, bias: Array | None = None, packed: Array | None = None) -> None:
@@ -250,12 +251,12 @@ def _ready(problem: ConvProblem, is_packed: bool, x: tuple[int, ...], y: tuple[i
     g = geometry(problem, is_packed)
     fill = np.array([problem.padding_value], np.float32)
     words = g.words.copy()
-    words[: _STAGE + 2] = (
+    words[: _STAGE + 5] = (
         0, *operand(problem, x), 0, *operand(problem, y), *_weights(problem, w), 0, address_of(fill), 0, 0, 0,
-        products(),
+        *functions(g.form),
     )  # fmt: skip
     weight_bytes = 0 if is_packed or g.transforms_inside else -(-g.weight_bytes // LINE) * LINE
-    return _Ready(g, words, kernel(g.form), fill, weight_bytes, problem.flops < threads.SMALL_FLOPS)
+    return _Ready(g, words, kernel(), fill, weight_bytes, problem.flops < threads.SMALL_FLOPS)
 
 
 def _correlate(problem: ConvProblem, x: Array, w: Array, y: Array, bias: Array | None, packed: Array | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.backends.cpu import threads
+from gpuconv.backends.cpu.winograd_call import CALL
 from gpuconv.backends.cpu.winograd_division import best_division
 from gpuconv.backends.cpu.winograd_forms import (
     first_output,
@@ -17,7 +18,6 @@ from gpuconv.backends.cpu.winograd_forms import (
     sizes_of,
     tap_steps,
 )
-from gpuconv.backends.cpu.winograd_kernels import CALL
 from gpuconv.backends.cpu.winograd_parts import SECTION_FIELDS
 from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR
 from gpuconv.backends.cpu.winograd_weights import MOST_SPAN
@@ -99,7 +99,8 @@ def _make(problem: ConvProblem, form: int, packed: bool, workers: int) -> Geomet
     chunk = next(n for n in range(min(vectors, _RESTART // LANES), 0, -1) if together == vectors or together % n == 0)
     first_taps, sections = np.array(parts, np.int64), np.array(s.sections, np.int64).reshape(-1, SECTION_FIELDS)
     fields = {
-        "channels": channels, "outputs": outputs, "vectors": vectors, "part_vectors": part_vectors,
+        "products_y": ny, "products_x": nx, "channels": channels, "outputs": outputs, "vectors": vectors,
+        "part_vectors": part_vectors,
         "chunk": chunk, "groups": problem.groups, "parts": len(parts),
         "first_taps": first_taps.ctypes.data, "parts_together": kz,
         "sections": sections.ctypes.data, "kernel_z": kz, "kernel_y": ky, "kernel_x": kx,

@@ -14,10 +14,10 @@ import numpy as np
 
 from gpuconv.backends.cpu import direct, memory, threads
 from gpuconv.backends.cpu.memory import address_of
+from gpuconv.backends.cpu.winograd_call import CALL
 from gpuconv.backends.cpu.winograd_forms import OUTPUTS, along_axes, parts_of, tiles_of
 from gpuconv.backends.cpu.winograd_geometry import odd_lines, operand, spans
 from gpuconv.backends.cpu.winograd_gradient_kernels import GRADIENT, GRADIENTS, INPUTS, PRODUCTS, TAPS, kernel
-from gpuconv.backends.cpu.winograd_kernels import CALL
 from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR
 from gpuconv.backends.cpu.winograd_tiles import forms
 from gpuconv.tuning import CPU_WINOGRAD

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.elements import load, store
-from gpuconv.backends.cpu.records import record, record_at
+from gpuconv.backends.cpu.records import record
 from gpuconv.backends.cpu.simd import (
     CODES,
     broadcast,
@@ -28,7 +28,8 @@ from gpuconv.backends.cpu.simd import (
     registers,
     store_vector,
 )
-from gpuconv.backends.cpu.winograd_kernels import CALL, pack_pixels
+from gpuconv.backends.cpu.winograd_call import call_at
+from gpuconv.backends.cpu.winograd_inputs import pack_pixels
 from gpuconv.backends.cpu.winograd_outputs import is_finite
 from gpuconv.backends.cpu.winograd_parts import origin, part_tap, taps_of
 from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR, fill_pixels
@@ -130,9 +131,6 @@ def _outer_products(
 
     i64 = types.int64
     return types.void(*[i64] * 7, width), codegen
-
-
-_call_record = record_at(CALL)
 
 
 @njit(error_model="numpy")
@@ -243,7 +241,7 @@ def _compiled(form: int, ky: int, ny: int, ty: int, kx: int, nx: int, tx: int, v
         if version == 0:
             return
         g = carray(pointer, 1)[0]
-        p, q = carray(_call_record(g.x_call), 1)[0], carray(_call_record(g.y_call), 1)[0]
+        p, q = carray(call_at(g.x_call), 1)[0], carray(call_at(g.y_call), 1)[0]
         if g.stage == 0:
             vector, task = task % g.vectors, task // g.vectors
             band, group = g.first_band + task % g.band_count, task // g.band_count

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import carray, cfunc, njit, types
 
 from gpuconv.backends.cpu.elements import load, store
+from gpuconv.backends.cpu.winograd_call import call_at
 from gpuconv.backends.cpu.winograd_parts import origin, run_of
 from gpuconv.backends.cpu.winograd_pixels import (
     LANES,
@@ -18,10 +20,10 @@ from gpuconv.backends.cpu.winograd_pixels import (
     transpose_part_rows,
     transpose_rows,
 )
-from gpuconv.backends.cpu.winograd_tiles import output_tile
+from gpuconv.backends.cpu.winograd_tiles import forms, output_tile, version_of
 from gpuconv.boundary import source_index
 
-__all__ = ["is_finite", "write_outputs"]
+__all__ = ["is_finite", "outputs"]
 
 _source_index = njit(source_index, error_model="numpy")
 
@@ -146,7 +148,7 @@ def _write_run(p, run, first, group, output, outputs, phase, products, scratch, 
 
 
 @njit(error_model="numpy")
-def write_outputs(p, begin, end, group, block, phase, scratch, my, mx, form) -> None:  # type: ignore[no-untyped-def]
+def _write(p, begin, end, group, block, phase, scratch, my, mx, form):  # type: ignore[no-untyped-def]
     """Transform the products of tiles `begin` to `end` and a block of output channels, and write the outputs.
 
     They are those of a phase along y and all along x.
@@ -165,3 +167,21 @@ def write_outputs(p, begin, end, group, block, phase, scratch, my, mx, form) -> 
             run = run_of(p, at, end)
             _write_run(p, run, at - begin, group, output, outputs, phase, products, scratch, my, mx, form)
             at += run[2] * run[4]
+
+
+@functools.cache
+def outputs(form: int) -> int:
+    """Return the address of the function that writes the outputs of some tiles and a block of output channels."""
+    my, mx = (len(m.output) for m in forms(form))
+    return int(_outputs(form, my, mx, version_of(form)).address)
+
+
+def _outputs(form: int, my: int, mx: int, version: int) -> Any:
+    i64 = types.int64
+
+    @cfunc(types.void(*[i64] * 7), cache=True, error_model="numpy")
+    def write_outputs(call, begin, end, group, block, phase, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover
+        if version != 0:
+            _write(carray(call_at(call), 1)[0], begin, end, group, block, phase, scratch, my, mx, form)
+
+    return write_outputs

@@ -7,13 +7,16 @@ from typing import Any
 from numba import njit
 
 from gpuconv.backends.cpu.elements import read
+from gpuconv.backends.cpu.winograd_tiles import most_tiles
 
-__all__ = ["SECTION_FIELDS", "block_tiles", "origin", "part_tap", "run_of", "section_of", "taps_of"]
+__all__ = ["SECTION_FIELDS", "block_tiles", "origin", "panel_of", "part_tap", "run_of", "section_of", "taps_of"]
 
 SECTION_FIELDS = 5
 """Of a section, parts of the same first y and x: products that are made along y and along x of a tile, weights that are
 kept along y and along x, and all that are kept of the sections before. One is kept of an axis along which the part has
 one tap of several of the form."""
+
+_MOST = most_tiles()
 
 
 @njit(error_model="numpy")
@@ -44,6 +47,16 @@ def run_of(p, tile, end) -> Any:  # type: ignore[no-untyped-def]
     if q == 0 and end - tile >= p.tiles_x:
         return image, r, min((end - tile) // p.tiles_x, p.tiles_y - r), 0, p.tiles_x
     return image, r, 1, q, min(p.tiles_x - q, end - tile)
+
+
+@njit(error_model="numpy")
+def panel_of(tile, tiles) -> Any:  # type: ignore[no-untyped-def]
+    """Return the first tile and the number of tiles of the panel that a tile is in; panels differ by one at most."""
+    panels = (tiles + _MOST - 1) // _MOST
+    height, more = tiles // panels, tiles % panels
+    if tile < more * (height + 1):
+        return tile // (height + 1) * (height + 1), height + 1
+    return tile - (tile - more * (height + 1)) % height, height
 
 
 @njit(error_model="numpy")

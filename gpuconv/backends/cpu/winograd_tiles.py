@@ -7,6 +7,7 @@ A *pixel* is a vector of neighbouring channels.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -25,6 +26,7 @@ from gpuconv.backends.cpu.simd import (
     multiply_add,
     prefetch,
     registers,
+    source_version,
 )
 from gpuconv.backends.cpu.winograd_pixels import LANES, VECTOR, load_pixel, pixel_type, plus, store_pixel
 from gpuconv.transforms import Matrix, Winograd, winograd
@@ -35,7 +37,6 @@ __all__ = [
     "WEIGHTS_MATRIX",
     "by_columns",
     "by_rows",
-    "call_products",
     "forms",
     "most_tiles",
     "multiply",
@@ -43,6 +44,7 @@ __all__ = [
     "tile_columns",
     "tile_rows",
     "transform_weights",
+    "version_of",
 ]
 
 _F32 = CODES["float32"]
@@ -60,6 +62,12 @@ def forms(form: int) -> tuple[Winograd, Winograd]:
     """Return the matrices of a form, of its rows and of its columns."""
     my, ry, mx, rx = (form // power % 10 for power in (1000, 100, 10, 1))
     return winograd(my, ry), winograd(mx, rx)
+
+
+def version_of(form: int) -> int:
+    """Return a number that changes whenever the transforms of a form do: its matrices, or a source file."""
+    digest = hashlib.blake2b(f"{forms(form)}{source_version()}".encode(), digest_size=7)
+    return int.from_bytes(digest.digest(), "big")
 
 
 def _splat(value: Fraction) -> Any:
@@ -365,27 +373,3 @@ def multiply(
         return context.get_dummy_value()
 
     return types.void(*[_I64] * 9), codegen
-
-
-@intrinsic
-def call_products(
-    typingctx: Any,
-    function: Any,
-    tiles: Any,
-    to: Any,
-    v: Any,
-    u: Any,
-    groups: Any,
-    is_first: Any,
-    ahead: Any,
-    lines: Any,
-    ahead_v: Any,
-) -> Any:
-    """Call `multiply` at an address: it is the same for every form, and takes longest to compile."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9)
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[_I64] * 10), codegen

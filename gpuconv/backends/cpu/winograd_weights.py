@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import carray, cfunc, njit, types
 
+from gpuconv.backends.cpu.winograd_call import call_at
 from gpuconv.backends.cpu.winograd_parts import part_tap, section_of, taps_of
 from gpuconv.backends.cpu.winograd_pixels import (
     LANES,
@@ -17,9 +19,9 @@ from gpuconv.backends.cpu.winograd_pixels import (
     transpose,
     transpose_part,
 )
-from gpuconv.backends.cpu.winograd_tiles import transform_weights
+from gpuconv.backends.cpu.winograd_tiles import forms, transform_weights, version_of
 
-__all__ = ["MOST_SPAN", "transform"]
+__all__ = ["MOST_SPAN", "weights"]
 
 MOST_SPAN = 64
 """Numbers from the first to the last of a channel's taps in memory that are transposed at once, wanted or not."""
@@ -66,7 +68,7 @@ def _pick_taps(p, to, plane, first, span, w, tap_y, tap_x, channels, outputs, ty
 
 
 @njit(error_model="numpy")
-def transform(p, group, block, section, sections, first, vectors, u, u_step, taps, ty, tx, form) -> Any:  # type: ignore[no-untyped-def]
+def _transform(p, group, block, section, sections, first, vectors, u, u_step, taps, ty, tx, form):  # type: ignore[no-untyped-def]
     """Transform weights of some sections for one block of output channels.
 
     Of each section those of `vectors` vectors of input channels, from its `first` on. `u` is the first section's.
@@ -106,3 +108,22 @@ def transform(p, group, block, section, sections, first, vectors, u, u_step, tap
                 for c in range(max(channels, 0), LANES):
                     for kept in range(kept_y * kept_x):
                         fill_pixels(to + c * 2 * VECTOR + kept * u_step, 1, np.float32(0))
+
+
+@functools.cache
+def weights(form: int) -> int:
+    """Return the address of the function that transforms the weights of a block of output channels."""
+    ty, tx = (len(m.weights[0]) for m in forms(form))
+    return int(_weights(form, ty, tx, version_of(form)).address)
+
+
+def _weights(form: int, ty: int, tx: int, version: int) -> Any:
+    i64 = types.int64
+
+    @cfunc(types.void(*[i64] * 10), cache=True, error_model="numpy")
+    def weights_transform(call, group, block, section, sections, first, vectors, u, u_step, taps):  # type: ignore[no-untyped-def]  # pragma: no cover
+        if version != 0:
+            p = carray(call_at(call), 1)[0]
+            _transform(p, group, block, section, sections, first, vectors, u, u_step, taps, ty, tx, form)
+
+    return weights_transform
