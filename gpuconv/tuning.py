@@ -146,8 +146,7 @@ class WinogradCost(NamedTuple):
     taps: float
     """Seconds for each weight that is read and transposed, before it is transformed."""
     cached: int
-    """Bytes of transformed weights that a cache still holds when they are next read: twice as many are read at half the
-    rate, four times as many at a third."""
+    """Bytes of transformed weights that a cache still holds when they are next read: more are read at a lower rate."""
 
 
 CPU_WINOGRAD: dict[int, WinogradCost] = {

@@ -75,6 +75,10 @@ def _workloads() -> Iterator[Workload]:
             yield Workload("conv1d", (1, 16, n), (32, 16, kernel), {"padding": kernel // 2})
     for n in (2, 3, 4, 6, 7, 9):
         yield Workload("conv2d", (1, 32, n, n), (32, 32, 3, 3), {"padding": 2, "dilation": 2})
+    # Signals: long kernels are parts of four taps, a transposed stride leaves two.
+    yield Workload("conv1d", (1, 16, 100), (32, 16, 7), {"padding": 3})
+    for n in (6, 8, 500):
+        yield Workload("conv_transpose1d", (1, 32, n), (32, 32, 4), {"padding": 1, "stride": 2})
 
 
 def warm_up(dtypes: Sequence[str] = ()) -> int:

@@ -27,6 +27,8 @@ _SPLIT_BYTES = 32 << 20
 """Transformed inputs that may be kept in memory, for the sake of an even division among the threads."""
 _FEW_TASKS = 64
 """Tasks of unequal sizes that leave a worker idle for long enough to count."""
+_FALL = 0.6
+"""By how much the time to read transformed weights grows where they are twice as many as a cache holds."""
 _CUTS = 0.3
 """What blocks that begin anywhere in a row add to the transforms."""
 
@@ -81,7 +83,7 @@ def division(s: Sizes, unit: int, blocks: int, split: bool, packed: bool, worker
     else:
         busiest = _busiest_share(s.units(unit), blocks, s.groups, workers)
     seconds = rates.overhead + first * (1 / workers if split else busiest) + then * busiest
-    traffic = rates.traffic / (1 + math.log2(max(4 * weights / rates.cached, 1)))
+    traffic = rates.traffic / (1 + _FALL * math.log2(max(4 * weights / rates.cached, 1)))
     taps = s.taps * weights / s.kept * rates.taps
     kept = 4 * weights * blocks / traffic * busiest
     if not packed:
