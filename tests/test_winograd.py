@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -48,6 +49,7 @@ def forget_choices() -> None:
     winograd_geometry.geometry.cache_clear()
     winograd_geometry.is_worth_packing.cache_clear()
     winograd._ready.cache_clear()
+    winograd._packed_sizes.cache_clear()
 
 
 @pytest.fixture(params=FORMS_2D)
@@ -149,6 +151,15 @@ PARTS = (
     ((2, 18, 4, 7, 9), (20, 18, 3, 3, 3), {"padding": 1}),
     ((1, 40, 5, 6, 8), (34, 20, 2, 3, 3), {"padding": 1, "stride": (2, 1, 2), "dilation": (2, 1, 1), "groups": 2}),
     ((1, 17, 3, 8, 20), (20, 17, 3, 1, 3), {"padding": (1, 0, 1), "stride": (1, 2, 1)}),
+    # phases along y of a result of one column, or of columns that are all phases of their own
+    ((2, 20, 12, 1), (17, 20, 4, 1), {"padding": (1, 0), "stride": 2}),
+    ((1, 17, 11, 1), (20, 17, 3, 1), {"padding": (1, 0), "stride": 2}),
+    ((1, 17, 12, 2), (20, 17, 5, 2), {"padding": (2, 1), "stride": (2, 4)}),
+    # phases that lack taps, and borders of every size
+    ((1, 18, 13, 17), (20, 18, 5, 7), {"padding": ((4, 0), (1, 6)), "stride": (2, 3)}),
+    ((1, 18, 20, 23), (20, 18, 4, 3), {"padding": ((-2, 1), (3, -1)), "stride": (3, 2)}),
+    ((1, 18, 9, 20), (20, 18, 3, 4), {"padding": 2, "stride": (1, 2), "dilation": (2, 1)}),
+    ((1, 34, 12, 40), (34, 34, 13, 12), {"padding": 5, "stride": 4}),
 )
 
 
@@ -272,21 +283,31 @@ def test_a_plan_gives_the_same_numbers() -> None:
     np.testing.assert_array_equal(first, second)
 
 
+def same_on_threads(call: Call, workers: int) -> None:
+    results = []
+    for number in (1, workers):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(winograd_geometry.threads, "count", lambda number=number: number)
+            forget_choices()
+            results.append(compute(ENGINE, call, "threads"))
+    forget_choices()
+    np.testing.assert_array_equal(*results)
+
+
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
 def test_the_division_among_threads_changes_no_number(workers: int) -> None:
-    for shape, keywords in (((1, 32, 14, 14), {}), ((3, 100, 30, 33), {"dilation": 2}), ((1, 64, 9, 200), {})):
-        call = call_of(shape, (72, shape[1], 3, 3), padding=2, **keywords)
-        generator = rng("threads")
-        x, w = (random_array(s, "float32", generator) for s in call.problem.shapes("forward")[:2])
-        results = []
-        for number in (1, workers):
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(winograd_geometry.threads, "count", lambda number=number: number)
-                forget_choices()
-                results.append(np.zeros(call.problem.y_shape, "f"))
-                winograd.run(call, x, w, results[-1])
-        np.testing.assert_array_equal(*results)
+    for shape, operation, keywords in (
+        ((1, 32, 14, 14), "forward", {}), ((3, 100, 30, 33), "forward", {"dilation": 2}),
+        ((1, 64, 9, 200), "forward", {}),
+    ):  # fmt: skip
+        same_on_threads(call_of(shape, (72, shape[1], 3, 3), operation, padding=2, **keywords), workers)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_division_of_phases_among_threads_changes_no_number(workers: int) -> None:
+    for kernel in (3, 4, 5):
+        same_on_threads(call_of((2, 48, 40, 37), (72, 48, kernel, kernel), "transposed", padding=1, stride=2), workers)
 
 
 CUTS = {
@@ -296,31 +317,33 @@ CUTS = {
     "5x5/2": ((1, 32, 21, 33), (40, 32, 5, 5), {"padding": 2, "stride": 2}),
     "depth": ((1, 16, 5, 13, 18), (24, 16, 3, 3, 3), {"padding": 1}),
     "one row": ((2, 16, 200), (24, 16, 3), {"padding": 1}),
+    "phases": ((2, 24, 31, 38), (40, 24, 3, 4), {"padding": 1, "stride": 2}),
+    "phases of a signal": ((2, 24, 200), (40, 24, 7), {"padding": 2, "stride": 3}),
 }
 
 
 @pytest.mark.parametrize("name", CUTS)
 def test_where_blocks_begin_changes_no_number(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x_shape, w_shape, keywords = CUTS[name]
-    call, generator = call_of(x_shape, w_shape, **keywords), rng(name)
-    x, w = (random_array(shape, "float32", generator) for shape in call.problem.shapes("forward")[:2])
-    form = winograd_geometry.geometry(call.problem, False).form
+    call = call_of(x_shape, w_shape, "transposed" if name.startswith("phases") else "forward", **keywords)
+    (phase,) = winograd._phases(call)
+    form = winograd_geometry.geometry(phase.problem, False).form
     monkeypatch.setattr(winograd_geometry, "possible_forms", lambda _problem: (form,))
-    wanted = makes(call, x, w)
-    for split in (False, True):
-        for blocks in (1, 2, 3, 5):
+    first = None
+    for split, inside, blocks in itertools.product((False, True), (False, True), (1, 2, 3, 5)):
 
-            def division(s: Any, packed: bool, workers: int, blocks: int = blocks, split: bool = split) -> Any:
-                return winograd_division.division(s, min(s.dilation_x, s.tiles_x), blocks, split, packed, workers)
+        def division(s: Any, packed: bool, workers: int, chosen: Any = (blocks, split, inside)) -> Any:
+            blocks, split, inside = chosen
+            found = winograd_division.division(s, min(s.dilation_x, s.tiles_x), blocks, split, packed, workers)
+            return found._replace(inside=inside)
 
-            monkeypatch.setattr(winograd_geometry, "best_division", division)
-            forget_choices()
-            out = np.full(call.problem.y_shape, np.nan, "f")
-            winograd.run(call, x, w, out)
-            if blocks == 1 and not split:
-                first = out
-                assert_close(out, wanted, (1e-4, 1e-4), name)
-            np.testing.assert_array_equal(out, first)
+        monkeypatch.setattr(winograd_geometry, "best_division", division)
+        forget_choices()
+        out = compute(ENGINE, call, name)
+        if first is None:
+            first = out
+            assert_close(out, expected(call, name), (1e-4, 1e-4), name)
+        np.testing.assert_array_equal(out, first)
     monkeypatch.undo()
     forget_choices()
 
@@ -336,15 +359,30 @@ def test_where_blocks_begin_changes_no_number(name: str, monkeypatch: pytest.Mon
     ids=str,
 )
 def test_long_rows_are_cut(x: tuple[int, ...], w: tuple[int, ...], keywords: dict[str, Any]) -> None:
-    problem = ConvProblem.make(x, w, **keywords)
-    for form in winograd_geometry.possible_forms(problem):
-        for packed in (False, True):
-            for workers in (1, 2, 16):
-                g = winograd_geometry._make(problem, form, packed, workers)
-                # Transformed inputs of a few tiles are more than 4 MiB where channels and parts are many.
-                s = winograd_forms.sizes_of(problem, form)
-                least = max(28, winograd_division.PRODUCTS // s.products) * s.tile_bytes
-                assert g.scratch_bytes <= max(4 << 20, least) + (8 << 20)
+    scratch_is_bounded(ConvProblem.make(x, w, **keywords))
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "keywords"),
+    [
+        ((1, 512, 1792, 1792), (16, 512, 16, 16), {"padding": 4, "stride": 8}),
+        ((1, 256, 896, 896), (32, 256, 8, 8), {"padding": 2, "stride": 4}),
+        ((2, 64, 80000), (512, 64, 16), {"padding": 4, "stride": 8}),
+    ],
+    ids=str,
+)
+def test_the_products_of_phases_are_bounded(x: tuple[int, ...], w: tuple[int, ...], keywords: dict[str, Any]) -> None:
+    scratch_is_bounded(ConvProblem.make(x, w, **keywords).adjoint())
+
+
+def scratch_is_bounded(problem: ConvProblem) -> None:
+    forms = winograd_geometry.possible_forms(problem)
+    for form, packed, workers in itertools.product(forms, (False, True), (1, 2, 16)):
+        g = winograd_geometry._make(problem, form, packed, workers)
+        # What is kept of a few tiles is more than 4 MiB where channels and parts are many.
+        s = winograd_forms.sizes_of(problem, form)
+        least = max(28, winograd_division.PRODUCTS // s.products) * s.tile_bytes
+        assert g.scratch_bytes <= max(4 << 20, least) + (8 << 20), (form, packed, workers)
 
 
 def test_reasons() -> None:

@@ -40,7 +40,7 @@ _X, _Y, _W, _BIAS, _U, _V, _STAGE = (
 
 
 class _Phase(NamedTuple):
-    """A share of the outputs that is a correlation of its own: all of them, unless depth has an input dilation."""
+    """A share of the outputs that is a correlation of its own: all of them, unless an axis is divided into phases."""
 
     problem: ConvProblem | None
     """None where no tap meets these outputs."""
@@ -114,7 +114,7 @@ def supports(call: Call, device: Device) -> str | None:
     if any(s > 1 and b > 1 for s, b in zip(problem.stride, problem.input_dilation, strict=True)):
         return "an axis has both a stride and an input dilation"
     if not _are_possible(_phases(call)):
-        return "it needs a kernel of 2 or more taps along one of the last two axes, after division by the stride"
+        return "no tiles fit the taps of its kernel along the last two axes, or those of a part or phase of it"
     return None
 
 

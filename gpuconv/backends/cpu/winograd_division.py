@@ -19,8 +19,8 @@ __all__ = ["PRODUCTS", "Division", "best_division", "division"]
 _INPUT_BYTES = {16: 1280 << 10, 32: 640 << 10}
 """Transformed inputs of a block that a second-level cache still holds with all else, by the number of registers: 1 MiB
 and more where there are 32. With 16 none of half a MiB was seen to matter."""
-_LARGE_INPUT_BYTES = 4 << 20
-"""Those of a block that stay in a thread's share of a last-level cache."""
+_LARGE_BYTES = 4 << 20
+"""Those of a block, and its products of further phases, that stay in a thread's share of a last-level cache."""
 PRODUCTS = 2016
 """Products of a block and one channel, at most, where more gain nothing: 56 tiles of F(4x4)."""
 _SPLIT_BYTES = 32 << 20
@@ -97,10 +97,11 @@ def division(s: Sizes, unit: int, blocks: int, split: bool, packed: bool, worker
 def best_division(s: Sizes, packed: bool, workers: int) -> Division:
     """Return the division with the least estimated seconds."""
     # The products of all phases along x are kept.
+    kept = s.tile_bytes + (s.runs_x - 1) * s.products * 2 * VECTOR
     large = max(PRODUCTS // (s.products * -(-s.runs_x // 2)), 2 * most_tiles())
     small = max(min(large, _INPUT_BYTES[registers()] // s.tile_bytes), 2 * most_tiles())
     # Weights are read once for a block: fewer blocks pay where they are many.
-    most = _LARGE_INPUT_BYTES // s.tile_bytes
+    most = _LARGE_BYTES // kept
     found, sizes = set(), (small, large, max(min(4 * large, most), large), max(most, large))
     # Tiles of a dilated row are interleaved: those of one offset each stay together.
     least = min(s.dilation_x, s.tiles_x)

@@ -51,7 +51,7 @@ class Geometry(NamedTuple):
     input_bytes: int
     """Of transformed inputs in memory, where the stages are split."""
     transforms_inside: bool
-    """Whether each transformed weight would be used once, so that the tasks transform them."""
+    """Whether the tasks transform the weights that they use."""
     seconds: float
     tables: Any
     """Kept alive: `words` holds their addresses."""

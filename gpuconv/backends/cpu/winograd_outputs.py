@@ -138,7 +138,8 @@ def _write_run(p, run, first, group, output, outputs, phase, products, scratch, 
         if not is_finite(total):
             _repair(p, pixels, image, group, output, outputs, phase, y0, lines, x0, (end - x0) * p.runs_x)
         from_y, lines_apart = y0 * p.runs_y + p.runs_y - 1 - phase - p.skipped_y, p.dilation_y * p.runs_y
-        if lines_apart * p.yy == count * p.yx and count * VECTOR == pitch:
+        # Without phases along y there are all of these lines.
+        if p.runs_y == 1 and lines_apart * p.yy == count * p.yx and count * VECTOR == pitch:
             _write_pixels(p, corner + from_y * p.yy, pixels, lines * count, outputs)
             continue
         for i in range(lines):

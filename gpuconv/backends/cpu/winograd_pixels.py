@@ -38,7 +38,6 @@ __all__ = [
     "transpose_part",
     "transpose_part_rows",
     "transpose_rows",
-    "transpose_rows_apart",
 ]
 
 _F32 = CODES["float32"]
@@ -231,31 +230,6 @@ def transpose_evens(typingctx: Any, to: Any, source: Any, step: Any, rows: Any, 
             vectors.append(builder.shuffle_vector(low, high, evens))
         for r, vector in enumerate(_transposed(builder, vectors)):
             store_pixel(builder, vector, builder.add(to, constant(r * VECTOR)))
-        return context.get_dummy_value()
-
-    return types.void(*[_I64] * 5), codegen
-
-
-@intrinsic
-def transpose_rows_apart(typingctx: Any, to: Any, to_step: Any, rows: Any, count: Any, source: Any) -> Any:
-    """Transpose `count` pixels into every second place of `rows` rows; LANES pixels are read."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, to_step, rows, count, source = args
-        vectors = [load_pixel(builder, builder.add(source, constant(r * VECTOR))) for r in range(LANES)]
-        index = ir.VectorType(_I32, LANES)
-        masks, orders = [], []
-        for half in range(2):
-            places = ir.Constant(index, [(half * LANES + i) // 2 if i % 2 == 0 else 1 << 20 for i in range(LANES)])
-            wanted = broadcast(builder, builder.trunc(count, _I32), LANES)
-            masks.append(builder.icmp_signed("<", places, wanted))
-            orders.append(ir.Constant(index, [(half * LANES + i) // 2 for i in range(LANES)]))
-        for r, vector in enumerate(_transposed(builder, vectors)):
-            with builder.if_then(builder.icmp_signed("<", constant(r), rows)):
-                for half in range(2):
-                    spread = builder.shuffle_vector(vector, vector, orders[half])
-                    place = plus(builder, builder.add(to, constant(half * VECTOR)), to_step, r)
-                    _store_part(builder, spread, place, masks[half])
         return context.get_dummy_value()
 
     return types.void(*[_I64] * 5), codegen
