@@ -150,9 +150,14 @@ def _folded(problem: ConvProblem, padded: Array) -> Array:
         b = problem.input_dilation[axis]
         dilated = np.full((n - 1) * b + 1, -1)
         dilated[::b] = np.arange(n)
-        source = dilated[max(-p, 0) : len(dilated) - max(-q, 0)]
-        options = {"constant_values": -1} if problem.padding_mode == "zeros" else {}
-        source = np.pad(source, (max(p, 0), max(q, 0)), mode=_NUMPY_PAD[problem.padding_mode], **options)  # type: ignore[call-overload]
+        crop, border = (max(-p, 0), max(-q, 0)), (max(p, 0), max(q, 0))
+        if problem.padding_mode == "zeros":
+            # An output padding may crop more than there is, and some of the border at the other end with it.
+            source = np.pad(dilated, border, constant_values=-1)
+            source = source[crop[0] : len(source) - crop[1]]
+        else:
+            mode: Any = _NUMPY_PAD[problem.padding_mode]
+            source = np.pad(dilated[crop[0] : len(dilated) - crop[1]], border, mode=mode)
         moved = np.moveaxis(padded, axis - problem.rank, 0)
         folded = np.zeros((n, *moved.shape[1:]), padded.dtype)
         np.add.at(folded, source[source >= 0], moved[source >= 0])

@@ -227,3 +227,11 @@ def test_output_padding(i: int, k: int, s: int, d: int, p: int, a: int) -> None:
 def test_an_input_dilation_has_zeros_around_only() -> None:
     with pytest.raises(UnsupportedError, match=r"padding_mode=.wrap. with .*input_dilation=.*only a border of zeros"):
         ConvProblem.make((1, 1, 5), (1, 1, 3), input_dilation=2, padding_mode="wrap")
+
+
+def test_an_output_padding_beyond_all_that_the_padding_leaves() -> None:
+    problem = ConvProblem.make_transposed((1, 1, 1), (1, 1, 8), stride=3, padding=[(9, 0)], output_padding=2)
+    assert problem.x_shape == (1, 1, 1)
+    y, w = np.ones((1, 1, 1)), np.arange(1.0, 9).reshape(1, 1, 8)
+    # The transpose of size 8 and 2 of output padding, without its first 9.
+    np.testing.assert_array_equal(reference.transposed(problem, y, w), np.zeros((1, 1, 1)))
