@@ -153,7 +153,8 @@ CPU_WINOGRAD: dict[int, WinogradCost] = {
     # Vector width in bits -> constants. 256: fitted to 472 divisions of 19 layers, weights in the call and planned, on
     # two cores of a Zen 3 EPYC, 2026-11-25: estimates are 6 % off on average, what is chosen is 0.4 % slower than the
     # fastest, 4 % at most. 512: the same of 31 layers on an Emerald Rapids Xeon, 2026-11-29, whose clock and neighbours
-    # changed by a third meanwhile: 12 % off, what is chosen 4 % slower. 128: in proportion.
+    # changed by a third meanwhile: 12 % off, what is chosen 4 % slower; `taps` by 26 layers more that day, kept weights
+    # and transformed by the tasks. 128, and `taps` of 256: in proportion.
     512: WinogradCost(20e-6, 165e9, 90e9, 43e9, 10.5e9, 0.345e-9, 0.155e-9, 0.65e-9, 0.1e-9, 1 << 20),
     256: WinogradCost(25e-6, 90e9, 45e9, 266e9, 28e9, 0.18e-9, 0.19e-9, 0.3e-9, 0.05e-9, 18 << 20),
     128: WinogradCost(25e-6, 30e9, 20e9, 20e9, 5e9, 1.0e-9, 0.6e-9, 0.8e-9, 0.15e-9, 12 << 20),

@@ -344,9 +344,10 @@ def rounded(weights: Array, dtype: np.dtype[Any]) -> Array:
     if weights.dtype == dtype:
         return weights
     result = np.array(weights, dtype, order="C")
-    sizes = np.abs(result)
-    if result.dtype == np.float32 and sizes.size and sizes.max() >= _BESIDE_LEAST:
-        np.copysign(np.float32(_LEAST_WEIGHT), result, out=result, where=(sizes > 0) & (sizes < _LEAST_WEIGHT))
+    if result.dtype == np.float32:
+        sizes = np.abs(result)
+        if sizes.max(initial=0) >= _BESIDE_LEAST:
+            np.copysign(np.float32(_LEAST_WEIGHT), result, out=result, where=(sizes > 0) & (sizes < _LEAST_WEIGHT))
     # A bank's filters, along the first of the dispatcher's axes, each have a sum of their own.
     count = weights.shape[0] if weights.ndim > 2 else 1
     for rounded_one, exact in zip(result.reshape(count, -1), weights.reshape(count, -1), strict=True):

@@ -1,4 +1,4 @@
-"""Winograd convolution: small kernels of stride 1 and any dilation with fewer products than the definition has.
+"""Winograd convolution: small kernels of any stride or dilation with fewer products than the definition has.
 
 Input tiles and weights are transformed, multiplied element by element, summed over the channels and transformed back.
 See docs/kernels.md for the points, the error, the blocking and what it reaches.
@@ -37,6 +37,7 @@ _MOST_PHASES = 64
 _X, _Y, _W, _BIAS, _U, _V, _STAGE = (
     (CALL.names or ()).index(name) for name in ("x", "y", "w", "bias", "u", "v", "stage")
 )
+_FUNCTIONS = slice(_STAGE + 1, _STAGE + 5)
 
 
 class _Phase(NamedTuple):
@@ -204,7 +205,7 @@ def _packed_sizes(call: Call) -> tuple[int, ...]:
 def _transform(problem: ConvProblem, w: Array, to: int, g: Geometry) -> None:
     words = g.words.copy()
     words[_W : _W + 7] = _weights(problem, w.strides)
-    words[_W], words[_STAGE + 1 : _STAGE + 5] = address_of(w), functions(g.form)
+    words[_W], words[_FUNCTIONS] = address_of(w), functions(g.form)
     _transform_into(words, to, g)
 
 
@@ -251,10 +252,10 @@ def _ready(problem: ConvProblem, is_packed: bool, x: tuple[int, ...], y: tuple[i
     g = geometry(problem, is_packed)
     fill = np.array([problem.padding_value], np.float32)
     words = g.words.copy()
-    words[: _STAGE + 5] = (
+    words[: _STAGE + 1] = (
         0, *operand(problem, x), 0, *operand(problem, y), *_weights(problem, w), 0, address_of(fill), 0, 0, 0,
-        *functions(g.form),
     )  # fmt: skip
+    words[_FUNCTIONS] = functions(g.form)
     weight_bytes = 0 if is_packed or g.transforms_inside else -(-g.weight_bytes // LINE) * LINE
     return _Ready(g, words, kernel(), fill, weight_bytes, problem.flops < threads.SMALL_FLOPS)
 

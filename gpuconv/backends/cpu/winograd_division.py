@@ -96,13 +96,13 @@ def division(s: Sizes, unit: int, blocks: int, split: bool, packed: bool, worker
 
 def best_division(s: Sizes, packed: bool, workers: int) -> Division:
     """Return the division with the least estimated seconds."""
-    # The products of all phases along x are kept.
-    kept = s.tile_bytes + (s.runs_x - 1) * s.products * 2 * VECTOR
+    # The products of all phases along x wait for each other.
+    waiting = s.tile_bytes + (s.runs_x - 1) * s.products * 2 * VECTOR
     large = max(PRODUCTS // (s.products * -(-s.runs_x // 2)), 2 * most_tiles())
     small = max(min(large, _INPUT_BYTES[registers()] // s.tile_bytes), 2 * most_tiles())
     # Weights are read once for a block: fewer blocks pay where they are many.
-    most = _LARGE_BYTES // kept
-    found, sizes = set(), (small, large, max(min(4 * large, most), large), max(most, large))
+    larger = max(_LARGE_BYTES // waiting, large)
+    found, sizes = set(), (small, large, min(4 * large, larger), larger)
     # Tiles of a dilated row are interleaved: those of one offset each stay together.
     least = min(s.dilation_x, s.tiles_x)
     rows = {-(-s.tiles_x // -(-s.tiles_x // most)) for most in sizes}
