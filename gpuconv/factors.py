@@ -25,8 +25,9 @@ class Factored(NamedTuple):
     """Products that are added."""
     is_mean: bool = False
     """Whether all weights are 1: a sum that may be had from its neighbour's."""
-    is_sparse: bool = False
-    """Whether vectors begin or end with zeros: inputs under those meet no weight, be they finite or not."""
+    ends: tuple[tuple[tuple[int, int], ...], ...] = ()
+    """Where vectors begin or end with zeros: for each product and axis the range outside of which a vector is 0. Inputs
+    under those zeros meet no weight, be they finite or not."""
     is_whole: bool = False
     """Whether values between the passes lose their fraction, as those of an integer dtype do."""
 
@@ -59,13 +60,20 @@ class Factors(NamedTuple):
         """What a choice depends on."""
         vectors = [vector for term in self.terms for vector in term]
         sparse = any(vector.size > 1 and not (vector[0] and vector[-1]) for vector in vectors)
+        ends = tuple(tuple(map(_ends, term)) for term in self.terms) if sparse else ()
         mean = len(self.terms) == 1 and all((vector == 1).all() for vector in vectors)
-        return Factored(len(self.terms), mean, sparse, self.is_whole)
+        return Factored(len(self.terms), mean, ends, self.is_whole)
 
     def product(self, problem: ConvProblem) -> Any:
         """Return the weights as an array, not divided."""
         products = [functools.reduce(np.multiply.outer, term) for term in self.terms]
         return functools.reduce(np.add, products).reshape(problem.w_shape)
+
+
+def _ends(vector: Any) -> tuple[int, int]:
+    """Return the range outside of which a vector is 0, of at least one element."""
+    places = np.flatnonzero(vector)
+    return (int(places[0]), int(places[-1]) + 1) if places.size else (0, 1)
 
 
 def low_rank(weights: Any, dtype: Any, most: int = 1, tolerance: float = 0.0) -> Factors | None:

@@ -253,6 +253,39 @@ def test_means_lose_a_nan_where_their_window_ends() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_inputs_under_zeros_at_the_ends_of_factors_are_not_read(mode: str) -> None:
+    """A cross, a T and an L: their corners' NaN goes nowhere, whether rows or columns have the gaps."""
+    generator = rng(f"support {mode}")
+    shape, cross = (37, 67), (np.array([0.0, 1, 0]), np.array([1.0, -2, 1]))
+    short, long = np.array([0, 0, 1.5, 0, 0]), np.array([1.0, 2, 3, 4, 5])
+    for dtype in ("float32", "float64"):
+        x = generator.uniform(-1, 1, shape).astype(dtype)
+        x[20, 30] = x[0, 0] = np.nan
+        for terms in (
+            (cross, cross[::-1]),
+            ((np.array([1.0, 0, 0]), np.array([1.0, 2, 3])), (np.array([1.0, 2, 3]), np.array([0, 1.0, 0]))),
+            ((long, short),),
+            ((short, long), (long, np.array([1.0, 0, 0, 0, 0]))),
+        ):
+            k = len(terms[0][0])
+            padding = ((k // 2, k // 2),) * 2
+            problem = ConvProblem.make((1, 1, *shape), (1, 1, k, k), padding=padding, padding_mode=mode)
+            factors = Factors(terms)
+            call = Call(problem, "forward", dtype, factored=factors.described)
+            product = factors.product(problem)[0, 0]
+            wanted = np.zeros(shape)
+            how = {"nearest": "edge", "mirror": "reflect", "zeros": "constant"}.get(mode, mode)
+            values = np.pad(x.astype("d"), k // 2, mode=how)
+            for (i, j), weight in np.ndenumerate(product):
+                if weight:
+                    wanted += weight * values[i : i + shape[0], j : j + shape[1]]
+            for name in ("stencil", "separable"):
+                y = np.full((1, 1, *shape), np.nan, dtype)
+                choose(call, "cpu", name).run(call, x[None, None], factors, y)
+                np.testing.assert_allclose(y[0, 0], wanted, rtol=0, atol=100 * np.finfo(dtype).eps, err_msg=name)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_weights_with_factors_give_what_their_product_gives(mode: str) -> None:
     generator = rng(f"rank one {mode}")
     x = generator.uniform(-1, 1, (130, 140))

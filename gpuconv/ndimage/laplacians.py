@@ -131,15 +131,19 @@ def laplace(
     """
     how = How.make(input, dtype, precision, backend)
     x, result, axes, modes = prepared(input, output, mode, axes, out)
-    borders = [border(name) for name in modes]
-    terms = [
-        Passes([Pass(axis, _DIFFERENCE if axis == of else _ITSELF, name) for axis in axes])
-        for of, name in zip(axes, borders, strict=True)
-    ]
+    terms = _difference_terms(tuple(axes), tuple(border(name) for name in modes))
     if len(axes) != 2 or not run_sum(x, terms, cval, result, how):
         second = functools.partial(_second_difference, dtype=dtype, precision=precision, backend=backend)
         _sum_over_axes(x, result, axes, modes, second, cval, ())
     return finish(result, output, out, input)
+
+
+@functools.lru_cache(maxsize=64)
+def _difference_terms(axes: tuple[int, ...], borders: tuple[str, ...]) -> tuple[Passes, ...]:
+    return tuple(
+        Passes([Pass(axis, _DIFFERENCE if axis == of else _ITSELF, name) for axis in axes])
+        for of, name in zip(axes, borders, strict=True)
+    )
 
 
 _DIFFERENCE, _ITSELF = np.array([1.0, -2.0, 1.0]), np.array([0.0, 1.0, 0.0])
@@ -210,14 +214,16 @@ def _how(input: Any, dtype: Any = None, precision: str = "high", backend: str = 
     return How.make(input, dtype, precision, backend)
 
 
-def _gaussian_terms(axes: tuple[int, ...], widths: list[Any], modes: list[Any], kwargs: dict[str, Any]) -> list[Passes]:
-    """Return the passes of each axis's second derivative; [] where they are not those of `gaussian_filter`."""
+def _gaussian_terms(
+    axes: tuple[int, ...], widths: list[Any], modes: list[Any], kwargs: dict[str, Any]
+) -> tuple[Passes, ...]:
+    """Return the passes of each axis's second derivative; () where they are not those of `gaussian_filter`."""
     known = {"truncate", "radius", "dtype", "precision", "backend"}
     if len(axes) != 2 or min(widths) <= 1e-15 or not known.issuperset(kwargs):
-        return []
+        return ()
     truncate, radius = kwargs.get("truncate", 4.0), kwargs.get("radius")
     reach = per_axis("radius", radius, 2)
-    return [
+    return tuple(
         Passes(
             [
                 gaussian_pass(axis, widths[axis], 2 if axis == of else 0, border(name), truncate, reach[place])
@@ -225,4 +231,4 @@ def _gaussian_terms(axes: tuple[int, ...], widths: list[Any], modes: list[Any], 
             ]
         )
         for of, name in zip(axes, modes, strict=True)
-    ]
+    )

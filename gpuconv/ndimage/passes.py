@@ -130,27 +130,48 @@ def run_passes(x: Array, passes: Passes, cval: Any, output: Array, how: How) -> 
     return output
 
 
-def run_sum(x: Array, terms: Sequence[Passes], cval: Any, output: Array, how: How) -> bool:
+def run_sum(x: Array, terms: tuple[Passes, ...], cval: Any, output: Array, how: How) -> bool:
     """Write the sum of what several lists of passes make of an image; return False where they do not run as one.
 
     Each list has a pass along each of the two axes of `x`, all with the same border. Inputs under weights of 0 at the
     ends of a pass are not read.
     """
-    modes = {step.mode for passes in terms for step in passes.each}
-    if x.ndim != 2 or len(modes) > 1 or not output.size or (np.any(cval) and "zeros" in modes):
-        return False
-    if x.size < _WORTH_FUSING and not all(step.is_whole for passes in terms for step in passes.each):
-        # SciPy's tests ask for the very sum of the parts, each of them rounded.
-        return False
-    f = _filter(*(passes.each for passes in terms), ndim=2)
-    is_whole = x.dtype.kind in "iu" and is_exact(x.dtype, output.dtype, _magnitudes(f), 0.0)
-    if f.is_complex or not (is_whole or (x.dtype == output.dtype and name_of(x.dtype) in ("float32", "float64"))):
+    f = _sum_of(_Sum(terms), x.shape, x.dtype, output.dtype, bool(np.any(cval)))
+    if f is None:
         return False
     found = ready(f, x.shape, x.dtype, output.dtype, 0.0, how)
     if found.chosen is None:
         return False
     compute(output, x, found, how)
     return True
+
+
+class _Sum(ByValue):
+    """Some lists of passes whose results are added."""
+
+    def __init__(self, terms: tuple[Passes, ...]) -> None:
+        super().__init__(*terms)
+        self.terms = terms
+        self.nbytes = sum(passes.nbytes for passes in terms)
+
+
+@kept
+def _sum_of(
+    total: _Sum, x_shape: tuple[int, ...], x: np.dtype[Any], output: np.dtype[Any], has_cval: bool
+) -> Filter | None:
+    """Return the filter of an image that a sum of passes is; None where they do not run as one."""
+    steps = [step for passes in total.terms for step in passes.each]
+    modes = {step.mode for step in steps}
+    if len(x_shape) != 2 or len(modes) > 1 or 0 in x_shape or (has_cval and "zeros" in modes):
+        return None
+    if math.prod(x_shape) < _WORTH_FUSING and not all(step.is_whole for step in steps):
+        # SciPy's tests ask for the very sum of the parts, each of them rounded.
+        return None
+    f = _filter(*(passes.each for passes in total.terms), ndim=2)
+    is_whole = x.kind in "iu" and is_exact(x, output, _magnitudes(f), 0.0)
+    if f.is_complex or not (is_whole or (x == output and name_of(x) in ("float32", "float64"))):
+        return None
+    return f
 
 
 def _magnitudes(f: Filter) -> Array:

@@ -56,7 +56,7 @@ def supports(call: Call, device: Device) -> str | None:
         return "stride and dilation must be 1"
     if call.operation != "forward" and problem.padding_mode != "zeros":
         return "the gradient of a border that is not zeros"
-    if call.factored is not None and (call.factored.is_whole or call.factored.is_sparse):
+    if call.factored is not None and (call.factored.is_whole or call.factored.ends):
         return "the product of its factors has another result"
     problem = _forward(call)
     if not call.flops or problem.in_channels // problem.groups * math.prod(problem.kernel) < _FEWEST:

@@ -158,9 +158,9 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
     rows = 1 if runs_on else 8 if high >= 8 and simd.registers() == 32 else 4
     wanted = 1 if each * problem.batch * oy * ox < threads.SMALL_FLOPS else 4 * threads.count()
     # Blocks high enough that the rows above and below them, packed twice, are few; as wide as the cache allows then.
-    block_y = min(oy, max(64, _round((2 if runs_on else 4) * (high - 1), rows)))
+    block_y = min(oy, max(64, _round(4 * (high - 1), rows)))
     memory = _SCRATCH_BYTES * (2 if runs_on else 1)
-    block_x = max(memory // size // (block_y + high - 1), 16 * lanes, 2 * wide)
+    block_x = max(memory // size // (high if runs_on else block_y + high - 1), 16 * lanes, 2 * wide)
     block_x = min(ox, _round(-(-ox // -(-ox // block_x)), lanes))
     while problem.batch * -(-oy // block_y) * -(-ox // block_x) < wanted and block_y > max(2 * high, 2 * rows):
         block_y = max(_round(block_y // 2, rows), rows)
@@ -169,7 +169,8 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
     used = _round(block_x, lanes) + wide - 1
     row_bytes = odd_lines((used + 2 * lanes) * size)
     steps = np.array(_mean_steps(wide, row_bytes, size), np.int64)
-    columns_offset = (block_y + high - 1) * row_bytes
+    band_rows = high if runs_on else block_y + high - 1
+    columns_offset = band_rows * row_bytes
     levels = 2 + int(math.log(wide, 4) + 1e-9)
     prefix_offset = columns_offset + max(rows * factored.terms, levels) * row_bytes
     call = np.zeros((), kernels.CALL)
@@ -179,9 +180,9 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
         ("offset_x", -problem.padding[1][0]), ("count_y", oy), ("count_x", ox), ("block_y", block_y),
         ("block_x", block_x), ("blocks_y", counts[0]), ("blocks_x", counts[1]), ("reach_y", high - 1),
         ("reach_x", wide - 1), ("rows", rows), ("terms", factored.terms), ("is_mean", runs_on),
-        ("steps", address_of(steps)), ("step_count", len(steps)), ("used", used), ("row_bytes", row_bytes),
-        ("columns_offset", columns_offset), ("column_step", row_bytes), ("term_step", rows * row_bytes),
-        ("prefix_offset", prefix_offset), ("sums_offset", prefix_offset + row_bytes),
+        ("steps", address_of(steps)), ("step_count", len(steps)), ("band_rows", band_rows), ("used", used),
+        ("row_bytes", row_bytes), ("columns_offset", columns_offset), ("column_step", row_bytes),
+        ("term_step", rows * row_bytes), ("prefix_offset", prefix_offset), ("sums_offset", prefix_offset + row_bytes),
     ):  # fmt: skip
         call[name] = value
     for name, (low, end) in zip("yx", problem.cropped, strict=True):
@@ -206,12 +207,12 @@ def pack(call: Call, w: Factors) -> _Packed:
     words = _geometry_of(call).words
     row_bytes, term_step = (int(words[_index(name)]) for name in ("row_bytes", "term_step"))
     size = np.dtype(call.accumulator).itemsize
-    passes = []
+    ends, passes = _factored(call).ends, []
     for axis, step in enumerate((row_bytes, size)):
         vectors, parts, begin = [], [], 0
         for index, term in enumerate(w.terms):
             vector = term[axis]
-            first, end = _ends(vector) if _factored(call).is_sparse else (0, vector.size)
+            first, end = ends[index][axis] if ends else (0, vector.size)
             count, offset = end - first, first * step + axis * index * term_step
             parts.append((offset, 1, count, begin * size) if axis else (offset, count, 1, begin * size))
             vectors.append(vector[first:end])
@@ -220,12 +221,6 @@ def pack(call: Call, w: Factors) -> _Packed:
         passes.append((np.ascontiguousarray(joined, call.accumulator), np.array(parts, np.int64)))
     (down, column_parts), (across, row_parts) = passes
     return _Packed(down, across, column_parts, row_parts)
-
-
-def _ends(vector: Array) -> tuple[int, int]:
-    """Return the range outside of which a vector is 0, of at least one element."""
-    places = np.flatnonzero(vector)
-    return (int(places[0]), int(places[-1]) + 1) if places.size else (0, 1)
 
 
 def _index(name: str) -> int:

@@ -29,9 +29,10 @@ CALL = record(
     "terms column_parts row_parts "
     # sums that are had from their neighbours', and the steps of such a sum along a row
     "is_mean steps step_count "
-    # the scratch memory: places of a packed row that are read, bytes of it, where columns' sums lie, the bytes between
-    # those of two rows and of two terms, and where a sum that is yet to grow and one yet to be converted lie
-    "used row_bytes columns_offset column_step term_step prefix_offset sums_offset"
+    # the scratch memory: packed rows that it has room for, places of one that are read, its bytes, where columns' sums
+    # lie, the bytes between those of two rows and of two terms, and where a sum that is yet to grow and one yet to be
+    # converted lie
+    "band_rows used row_bytes columns_offset column_step term_step prefix_offset sums_offset"
 )
 """One call; what belongs to the caller's arrays comes first."""
 
@@ -55,23 +56,24 @@ def passes() -> int:
 
 @njit(error_model="numpy")
 def _column_sums(p, band, columns, prefix, j, count):  # type: ignore[no-untyped-def]
-    """Write the sums of the columns of rows j, j + 1 ... of a band, as many as a mean has.
+    """Write the sums of the columns of rows j, j + 1 ... of a block, as many as a mean has, which are all it keeps.
 
     Rows are taken in runs as long as a sum. Each is replaced by the sum of the rest of its run, and the sum that begins
     with it is this and the beginning of the next run (M. van Herk, "A fast algorithm for local minimum and maximum
     filters on rectangular and octagonal kernels", Pattern Recognition Letters 13, 1992): three additions a row for any
-    number of rows, and nothing is subtracted, so neither rounding nor a NaN outlasts its window.
+    number of rows, and nothing is subtracted, so neither rounding nor a NaN outlasts its window. The next run's rows
+    take the places of those before, each just after the last sum that begins there.
     """
-    row = band + j * p.row_bytes
     place = j % (p.reach_y + 1)
-    newest = row + p.reach_y * p.row_bytes
+    row = band + place * p.row_bytes
     if place == 0:
-        below = newest
+        below = row + p.reach_y * p.row_bytes
         while below > row:
             below -= p.row_bytes
             call(p.add, (below, below, below + p.row_bytes, 0, 0, count, 0))
         call(p.add, (columns, row, 0, 0, 0, count, p.column_divisor))
         return
+    newest = row - p.row_bytes
     start = newest
     if place > 1:
         call(p.add, (prefix, newest - p.row_bytes if place == 2 else prefix, newest, 0, 0, count, 0))
@@ -118,8 +120,8 @@ def _passes(version: int) -> Any:
                 call(
                     p.pack,
                     (
-                        scratch + packed * p.row_bytes, x + (iy + p.low_y) * p.xy, qx + p.offset_x - p.low_x,
-                        nx + p.reach_x, p.used, 1, size_x, p.xx, p.mode, int(iy < 0), p.fill,
+                        scratch + packed % p.band_rows * p.row_bytes, x + (iy + p.low_y) * p.xy,
+                        qx + p.offset_x - p.low_x, nx + p.reach_x, p.used, 1, size_x, p.xx, p.mode, int(iy < 0), p.fill,
                     ),
                 )  # fmt: skip
                 ahead = iy + p.rows

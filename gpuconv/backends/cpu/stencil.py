@@ -17,7 +17,7 @@ from gpuconv.backends.cpu import stencil_kernels as kernels
 from gpuconv.backends.cpu.memory import address_of
 from gpuconv.backends.cpu.records import KeptRecords
 from gpuconv.backends.cpu.simd import BYTES, CODES, lanes_of, registers
-from gpuconv.backends.cpu.stencil_geometry import stencil_geometry
+from gpuconv.backends.cpu.stencil_geometry import Support, stencil_geometry
 from gpuconv.backends.cpu.stencil_tiles import block, divisor_record
 from gpuconv.dtypes import name_of
 from gpuconv.factors import Factors
@@ -57,7 +57,7 @@ def supports(call: Call, device: Device) -> str | None:
     if call.factored is not None and sum(k > 1 for k in problem.kernel) > 1:
         if math.prod(problem.kernel) > _LARGEST_PRODUCT:
             return "the product of its factors is too large to be worth it"
-        if call.factored.is_whole or call.factored.is_sparse:
+        if call.factored.is_whole or _support(call) is None:
             return "the product of its factors has another result"
     if call.operation in ("transposed", "input_gradient"):
         if problem.padding_mode != "zeros":
@@ -83,6 +83,39 @@ def _scratch_bytes(problem: ConvProblem, call: Call) -> int:
     return stencil_geometry(problem, call.accumulator).scratch_bytes
 
 
+@functools.lru_cache(maxsize=1024)
+def _support(call: Call) -> Support | None:
+    """Return the rectangles of a kernel given as factors where one of their products may not be 0.
+
+    None where what is left of a column is in two, or the call is more than a filter.
+    """
+    problem, factored = call.problem, call.factored
+    if factored is None or not factored.ends or problem.rank != 2:
+        return ()
+    if (
+        call.operation != "forward"
+        or problem.stride != (1, 1)
+        or problem.dilation != (1, 1)
+        or problem.in_channels != 1
+    ):
+        return None
+    found: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    for column in range(problem.kernel[1]):
+        ranges = sorted(down for down, (first, end) in factored.ends if first <= column < end)
+        if not ranges:
+            continue
+        low, high = ranges[0]
+        for first, end in ranges:
+            if first > high:
+                return None
+            high = max(high, end)
+        if found and found[-1] == ((low, high), (found[-1][1][0], column)):
+            found[-1] = (low, high), (found[-1][1][0], column + 1)
+        else:
+            found.append(((low, high), (column, column + 1)))
+    return tuple(found)
+
+
 def cost(call: Call, device: Device) -> float:
     """Return the estimated seconds."""
     if call.operation == "weight_gradient":
@@ -92,7 +125,9 @@ def cost(call: Call, device: Device) -> float:
     size = np.dtype(call.accumulator).itemsize
     lanes = device.vector_bits // 8 // size
     vectors = math.prod(problem.output[:-1]) * -(-problem.output[-1] // lanes)
-    products = vectors * lanes * math.prod(problem.kernel) * problem.in_channels // problem.groups
+    support = _support(call)
+    taps = sum((b - a) * (d - c) for (a, b), (c, d) in support) if support else math.prod(problem.kernel)
+    products = vectors * lanes * taps * problem.in_channels // problem.groups
     flops = 2.0 * products * problem.batch * problem.out_channels
     # Rows of the kernel share loads: one row is bound by them, eight come near the peak.
     high = 1 if problem.rank == 1 else problem.kernel[-2]
@@ -138,7 +173,8 @@ class _Correlation:
         self.is_forward = call.operation in ("forward", "weight_gradient")
         self.problem = problem = call.problem if self.is_forward else call.problem.adjoint()
         self.dtype = np.dtype(call.accumulator)
-        self.geometry = stencil_geometry(problem, self.dtype.name)
+        support = _support(call) or ()
+        self.geometry = stencil_geometry(problem, self.dtype.name, 0, support)
         self.fill = np.array([problem.padding_value, 0], self.dtype)
         self._records = KeptRecords(self._record)
         self._order: Array | None = None
@@ -155,6 +191,7 @@ class _Correlation:
             and problem.dilation[0] == 1
             and problem.spatial[-1] < 1 << 30
             and all(p >= 0 for pair in problem.padding for p in pair)
+            and not support
         )
 
     def pack(self, w: Array) -> Array:
@@ -172,7 +209,7 @@ class _Correlation:
             w = np.flip(per_group.reshape(p.w_shape), tuple(range(2, w.ndim)))
         w = w.reshape(p.out_channels, p.in_channels // p.groups, *(1,) * (3 - p.rank), *p.kernel)
         slices = self.geometry.slices
-        if len(slices) == 1:
+        if not slices:
             return np.ascontiguousarray(w.swapaxes(-1, -2), dtype or self.dtype)
         columns = [w[(slice(None), *place)].swapaxes(-1, -2).reshape(p.out_channels, -1) for place in slices]
         return np.ascontiguousarray(np.concatenate(columns, axis=1), dtype or self.dtype)

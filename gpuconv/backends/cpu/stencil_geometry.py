@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Geometry", "stencil_geometry"]
+__all__ = ["Geometry", "Support", "stencil_geometry"]
+
+Support = tuple[tuple[tuple[int, int], tuple[int, int]], ...]
+"""The rows and columns of the rectangles of a kernel outside of which it is 0; () where it may be nowhere."""
 
 _SCRATCH_BYTES = 384 << 10
 """Packed input of a task: it stays in a second-level cache."""
@@ -38,7 +41,7 @@ class Geometry(NamedTuple):
     scratch_bytes: int
     slice_tasks: int
     slices: tuple[tuple[Any, ...], ...]
-    """Where each part's weights stand in w: (channel, z, rows, columns)."""
+    """Where each part's weights stand in w: (channel, z, rows, columns); () where they are all of w in its order."""
     parts: Array
     """Kept alive: `words` holds its address."""
 
@@ -52,8 +55,11 @@ def _round(n: int, multiple: int) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def stencil_geometry(problem: ConvProblem, accumulator: str, tasks: int = 0) -> Geometry:
-    """Return the tables of a forward problem; at least `tasks` tasks are wanted, by default some for each thread."""
+def stencil_geometry(problem: ConvProblem, accumulator: str, tasks: int = 0, support: Support = ()) -> Geometry:
+    """Return the tables of a forward problem; at least `tasks` tasks are wanted, by default some for each thread.
+
+    With a `support` there is one input channel and neither strides nor dilation.
+    """
     wanted = 1 if problem.flops < threads.SMALL_FLOPS else tasks or 4 * threads.count()
     size = np.dtype(accumulator).itemsize
     lanes = simd.vector_bits() // 8 // size
@@ -89,19 +95,23 @@ def stencil_geometry(problem: ConvProblem, accumulator: str, tasks: int = 0) -> 
         1, min(groups, int(_TASK_FLOPS / max(per_group, 1)), groups * problem.batch * math.prod(counts) // wanted)
     )
 
-    parts, slices, weights = [], [], 0
-    for c, t, a, b in itertools.product(
-        range(channels), range(kernel[0]), range(min(classes[1], kernel[1])), range(min(classes[2], kernel[2]))
-    ):
-        part_rows, columns = -(-(kernel[1] - a) // classes[1]), -(-(kernel[2] - b) // classes[2])
-        residue, place = b * dilation[2] % stride[2], b * dilation[2] // stride[2]
-        offset = c * channel_bytes + t * dilation[0] * plane + a * dilation[1] * row_bytes
-        offset += (residue * pitch + place) * size
-        parts.append((offset, part_rows, columns, weights * size))
-        slices.append((c, t, slice(a, None, classes[1]), slice(b, None, classes[2])))
+    slices = [
+        (c, t, slice(a, kernel[1], classes[1]), slice(b, kernel[2], classes[2]))
+        for c, t, a, b in itertools.product(
+            range(channels), range(kernel[0]), range(min(classes[1], kernel[1])), range(min(classes[2], kernel[2]))
+        )
+    ]
+    if support:
+        slices = [(0, 0, slice(*rows, 1), slice(*columns, 1)) for rows, columns in support]
+    parts, weights = [], 0
+    for c, t, down, across in slices:
+        part_rows, columns = (-(-(each.stop - each.start) // each.step) for each in (down, across))
+        residue, place = across.start * dilation[2] % stride[2], across.start * dilation[2] // stride[2]
+        offset = c * channel_bytes + t * dilation[0] * plane + down.start * dilation[1] * row_bytes
+        parts.append((offset + (residue * pitch + place) * size, part_rows, columns, weights * size))
         weights += part_rows * columns
-    if classes[1] == classes[2] == 1:
-        slices = slices[:1]
+    if classes[1] == classes[2] == 1 and not support:
+        slices = []
     table = np.array(parts, np.int64)
 
     call = np.zeros((), CALL)

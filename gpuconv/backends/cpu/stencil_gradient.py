@@ -181,7 +181,7 @@ def weight_gradient(call: Call, w: Array, x: list[int], y: list[int], source: in
     threads.run(_gradient(code), words, g.tasks, g.scratch_bytes, g.slice_tasks, alone=call.flops < threads.SMALL_FLOPS)
     sums = partials[0] if g.partials == 1 else np.add.reduce(partials, axis=0)
     shape = (problem.out_channels, problem.in_channels // problem.groups, *(1,) * (3 - problem.rank), *problem.kernel)
-    if len(g.slices) == 1:
+    if not g.slices:
         dense = sums.reshape(*shape[:-2], shape[-1], shape[-2]).swapaxes(-1, -2)
     else:
         dense, done = np.empty(shape, dtype), 0
