@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from gpuconv.backends.cpu import byte_tiles, simd, threads
 from gpuconv.backends.cpu import separable_kernels as kernels
-from gpuconv.backends.cpu import simd, threads
 from gpuconv.backends.cpu.axes import odd_lines
 from gpuconv.backends.cpu.memory import address_of
-from gpuconv.backends.cpu.row_sums import MOST_ROWS, add_rows
+from gpuconv.backends.cpu.row_sums import MOST_BYTES, MOST_ROWS, add_rows, whole_divisor
 from gpuconv.backends.cpu.simd import BYTES, CODES
 from gpuconv.backends.cpu.stencil_kernels import row_packing, row_writing
 from gpuconv.backends.cpu.stencil_tiles import block, divisor_record
@@ -59,7 +59,7 @@ def supports(call: Call, device: Device) -> str | None:
         return "passes take images of one channel"
     if any(s != 1 for s in (*problem.stride, *problem.dilation, *problem.input_dilation)):
         return "passes take neither strides nor dilation"
-    if _geometry(problem, call.accumulator, call.factored).scratch_bytes > 32 * _SCRATCH_BYTES:
+    if _geometry_of(call).scratch_bytes > 32 * _SCRATCH_BYTES:
         return "the rows that a block of outputs reads do not fit in the cache"
     return None
 
@@ -70,21 +70,33 @@ def cost(call: Call, device: Device) -> float:
     factored = _factored(call)
     high, wide = call.problem.kernel
     # A load along a row feeds one product, so the pass along rows takes twice its share.
-    taps = 3 * _MEAN_TAPS if _runs_on(call.problem, factored) else (2 * wide + high) * factored.terms
+    sums = _sums(call)
+    taps = 3 * _MEAN_TAPS if _runs_on(call.problem, factored, sums) else (2 * wide + high) * factored.terms
     flops = 2.0 * call.problem.batch * math.prod(call.problem.output) * taps
-    rate = constants.flops * device.threads * 4 / np.dtype(call.accumulator).itemsize
+    rate = constants.flops * device.threads * 4 / np.dtype(sums).itemsize
     return constants.overhead + flops / rate + call.bytes / constants.bandwidth
 
 
-def _runs_on(problem: ConvProblem, factored: Factored) -> bool:
+def _runs_on(problem: ConvProblem, factored: Factored, sums: str) -> bool:
     """Whether the sums are means long enough to be had from their neighbours."""
-    return factored.is_mean and max(problem.kernel) >= _LEAST_MEAN
+    return factored.is_mean and (max(problem.kernel) >= _LEAST_MEAN or sums == "uint16")
+
+
+def _sums(call: Call) -> str:
+    """Return the type of what lies between the passes: of 16 bits for means of bytes, whole numbers in between too."""
+    factored, longest = _factored(call), max(call.problem.kernel)
+    if factored.is_whole and factored.terms == 1 and call.dtype == call.result == "uint8":
+        if factored.is_mean and longest <= MOST_BYTES:
+            return "uint16"
+        if not factored.is_mean and longest <= byte_tiles.MOST_TAPS and call.accumulator == "float64":
+            return "uint16"
+    return call.accumulator
 
 
 def workspace(call: Call) -> int:
     """Return the bytes of packed weights and of all threads' scratch memory."""
     g = _geometry_of(call)
-    weights = _factored(call).terms * sum(call.problem.kernel) * np.dtype(call.accumulator).itemsize
+    weights = _factored(call).terms * sum(call.problem.kernel) * np.dtype(_sums(call)).itemsize
     return weights + g.scratch_bytes * min(g.tasks, threads.count())
 
 
@@ -141,7 +153,7 @@ def _mean_steps(wide: int, row_bytes: int, size: int) -> list[tuple[int, ...]]:
 
 
 def _geometry_of(call: Call) -> _Geometry:
-    return _geometry(call.problem, call.accumulator, _factored(call))
+    return _geometry(call.problem, _sums(call), _factored(call))
 
 
 def _factored(call: Call) -> Factored:
@@ -153,9 +165,12 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
     size = np.dtype(sums).itemsize
     lanes = simd.vector_bits() // 8 // size
     (oy, ox), (high, wide) = problem.output, problem.kernel
-    runs_on = _runs_on(problem, factored)
+    runs_on = _runs_on(problem, factored, sums)
     each = 6.0 * _MEAN_TAPS if runs_on else 2.0 * (high + wide) * factored.terms
     rows = 1 if runs_on else 8 if high >= 8 and simd.registers() == 32 else 4
+    fewer = 4
+    if sums == "uint16" and not runs_on:
+        rows, fewer = byte_tiles.rows_down(), 1
     wanted = 1 if each * problem.batch * oy * ox < threads.SMALL_FLOPS else 4 * threads.count()
     # Blocks high enough that the rows above and below them, packed twice, are few; as wide as the cache allows then.
     block_y = min(oy, max(64, _round(4 * (high - 1), rows)))
@@ -179,7 +194,7 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
         ("mode", MODES.index(problem.padding_mode)), ("offset_y", -problem.padding[0][0]),
         ("offset_x", -problem.padding[1][0]), ("count_y", oy), ("count_x", ox), ("block_y", block_y),
         ("block_x", block_x), ("blocks_y", counts[0]), ("blocks_x", counts[1]), ("reach_y", high - 1),
-        ("reach_x", wide - 1), ("rows", rows), ("terms", factored.terms), ("is_mean", runs_on),
+        ("reach_x", wide - 1), ("rows", rows), ("fewer", fewer), ("terms", factored.terms), ("is_mean", runs_on),
         ("steps", address_of(steps)), ("step_count", len(steps)), ("band_rows", band_rows), ("used", used),
         ("row_bytes", row_bytes), ("columns_offset", columns_offset), ("column_step", row_bytes),
         ("term_step", rows * row_bytes), ("prefix_offset", prefix_offset), ("sums_offset", prefix_offset + row_bytes),
@@ -194,40 +209,80 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
 
 
 class _Packed(NamedTuple):
-    """Weights in the dtype of the sums, and the parts of the two passes: see `stencil_tiles`."""
+    """A call's record but for the arrays, and what it holds the addresses of.
 
-    column_weights: Array
-    row_weights: Array
-    column_parts: Array
-    row_parts: Array
+    Those are the weights of the passes, their parts (see `stencil_tiles`) and a few numbers.
+    """
+
+    words: Array
+    kept: tuple[Array, ...]
 
 
 def pack(call: Call, w: Factors) -> _Packed:
-    """Return the weights of the two passes; zeros that a vector begins or ends with are left out."""
-    words = _geometry_of(call).words
+    """Return the record with the weights of the two passes; zeros that a vector begins or ends with are left out."""
+    g, sums = _geometry_of(call), np.dtype(_sums(call))
+    is_fixed = sums == np.uint16 and not _factored(call).is_mean
+    weights = [byte_tiles.fixed_weights(v) for v in w.terms[0]] if is_fixed else _weights_and_parts(call, w)
+    numbers = np.zeros(8, sums)
+    numbers[0] = call.problem.padding_value
+    first, size = address_of(numbers), sums.itemsize
+    dividing = [0, 0]
+    if w.is_whole and not is_fixed:
+        for axis, divisor in enumerate(w.divisors or (1.0, 1.0)):
+            is_first = axis == 0
+            by = whole_divisor(int(divisor)) if sums == np.uint16 else divisor_record(divisor, sums, is_whole=is_first)
+            numbers[2 + 3 * axis : 5 + 3 * axis] = by
+            dividing[axis] = first + (2 + 3 * axis) * size
+    elif w.divisor != 1.0:
+        numbers[5:] = divisor_record(w.divisor, sums)
+        dividing[1] = first + 5 * size
+    words = g.words.copy()
+    for name, array in zip(_WEIGHTS, weights, strict=False):
+        words[_index(name)] = address_of(array)
+    words[_NUMBERS] = first, first + size, *dividing, *_functions(call)
+    return _Packed(words, (numbers, *weights))
+
+
+def _weights_and_parts(call: Call, w: Factors) -> list[Array]:
+    """Return the weights of the passes down columns and along rows, and the parts of each."""
+    words, dtype = _geometry_of(call).words, np.dtype(_sums(call))
     row_bytes, term_step = (int(words[_index(name)]) for name in ("row_bytes", "term_step"))
-    size = np.dtype(call.accumulator).itemsize
-    ends, passes = _factored(call).ends, []
-    for axis, step in enumerate((row_bytes, size)):
+    ends, weights, tables = _factored(call).ends, [], []
+    for axis, step in enumerate((row_bytes, dtype.itemsize)):
         vectors, parts, begin = [], [], 0
         for index, term in enumerate(w.terms):
             vector = term[axis]
             first, end = ends[index][axis] if ends else (0, vector.size)
-            count, offset = end - first, first * step + axis * index * term_step
-            parts.append((offset, 1, count, begin * size) if axis else (offset, count, 1, begin * size))
+            count, offset, at = end - first, first * step + axis * index * term_step, begin * dtype.itemsize
+            parts.append((offset, 1, count, at) if axis else (offset, count, 1, at))
             vectors.append(vector[first:end])
             begin += count
-        joined = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
-        passes.append((np.ascontiguousarray(joined, call.accumulator), np.array(parts, np.int64)))
-    (down, column_parts), (across, row_parts) = passes
-    return _Packed(down, across, column_parts, row_parts)
+        weights.append(np.ascontiguousarray(np.concatenate(vectors), dtype))
+        tables.append(np.array(parts, np.int64))
+    return weights + tables
+
+
+@functools.lru_cache(maxsize=1024)
+def _functions(call: Call) -> tuple[int, ...]:
+    """Return the addresses of what the kernel calls, and the bytes of an element of sums and of results."""
+    source, sums, result = (CODES[name] for name in (call.dtype, _sums(call), call.result or call.dtype))
+    words = _geometry_of(call).words
+    if words[_index("is_mean")]:
+        tiles = (0, 0, 0, 0, add_rows(sums))
+    elif sums == CODES["uint16"]:
+        tiles = (byte_tiles.down(byte_tiles.rows_down()), 0, byte_tiles.down(1), byte_tiles.across(), 0)
+    else:
+        tiles = (block(int(words[_index("rows")]), sums), block(4, sums), block(1, sums), block(1, sums), 0)
+    write = 0 if sums == result else row_writing(sums, result)
+    return row_packing(source, sums), *tiles, write, BYTES[sums], BYTES[result]
 
 
 def _index(name: str) -> int:
     return (kernels.CALL.names or ()).index(name)
 
 
-_TERMS = slice(_index("column_parts"), _index("row_parts") + 1)
+_WEIGHTS = "column_weights", "row_weights", "column_parts", "row_parts"
+_ARRAYS, _NUMBERS = slice(0, _index("yy") + 1), slice(_index("fill"), _index("y_size") + 1)
 
 
 def run(call: Call, x: Array, w: Factors, y: Array, bias: Array | None = None, packed: _Packed | None = None) -> None:
@@ -238,26 +293,8 @@ def run(call: Call, x: Array, w: Factors, y: Array, bias: Array | None = None, p
         y[...] = dense
         return
     g = _geometry_of(call)
-    weights = pack(call, w) if packed is None else packed
-    numbers = np.zeros(8, call.accumulator)
-    numbers[0] = call.problem.padding_value
-    first, size = address_of(numbers), numbers.itemsize
-    dividing = [0, 0]
-    if w.is_whole:
-        for axis, divisor in enumerate(w.divisors or (1.0, 1.0)):
-            numbers[2 + 3 * axis : 5 + 3 * axis] = divisor_record(divisor, numbers.dtype, is_whole=axis == 0)
-            dividing[axis] = first + (2 + 3 * axis) * size
-    elif w.divisor != 1.0:
-        numbers[5:] = divisor_record(w.divisor, numbers.dtype)
-        dividing[1] = first + 5 * size
-    words = g.words.copy()
+    kept = pack(call, w) if packed is None else packed
+    words = kept.words.copy()
     xn, yn = (x.strides[0], y.strides[0]) if call.problem.batched else (0, 0)
-    source, sums, result = (CODES[name] for name in (call.dtype, call.accumulator, call.result or call.dtype))
-    words[:21] = (
-        address_of(x), xn, *x.strides[-2:], address_of(y), yn, y.strides[-2], address_of(weights.column_weights),
-        address_of(weights.row_weights), first, first + size, *dividing, row_packing(source, sums), block(8, sums),
-        block(4, sums), block(1, sums), add_rows(sums), 0 if sums == result else row_writing(sums, result), size,
-        BYTES[result],
-    )  # fmt: skip
-    words[_TERMS] = address_of(weights.column_parts), address_of(weights.row_parts)
+    words[_ARRAYS] = address_of(x), xn, *x.strides[-2:], address_of(y), yn, y.strides[-2]
     threads.run(kernels.passes(), words, g.tasks, g.scratch_bytes, g.slice_tasks)

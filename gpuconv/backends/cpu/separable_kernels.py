@@ -21,10 +21,11 @@ CALL = record(
     "x xn xy xx y yn yy column_weights row_weights "
     # what a border of a constant and sums begin with, and what sums are divided by after each pass
     "fill zero column_divisor row_divisor "
-    # the functions that pack a row, compute 8, 4 and 1 rows, add rows and convert a row; bytes of an element
-    "pack block_8 block_4 block_1 add write size y_size "
+    # the functions that pack a row, sum columns for a tile's rows, for fewer and for one, sum along a row, add rows and
+    # convert a row; bytes of an element
+    "pack tile fewer_tile one_tile across add write size y_size "
     "mode low_y low_x high_y high_x offset_y offset_x count_y count_x "
-    "block_y block_x blocks_y blocks_x reach_y reach_x rows "
+    "block_y block_x blocks_y blocks_x reach_y reach_x rows fewer "
     # products that are added, and their parts of each pass
     "terms column_parts row_parts "
     # sums that are had from their neighbours', and the steps of such a sum along a row
@@ -114,7 +115,7 @@ def _passes(version: int) -> Any:
         while j < ny:
             rows, left = p.rows, ny - j
             if rows > left:
-                rows = 4 if left >= 4 and rows >= 4 else 1
+                rows = p.fewer if left >= p.fewer else 1
             while packed < j + rows + p.reach_y:
                 iy = source_place(p.mode, qy + p.offset_y - p.low_y + packed, size_y)
                 call(
@@ -133,7 +134,7 @@ def _passes(version: int) -> Any:
             else:
                 for term in range(p.terms):
                     call(
-                        p.block_8 if rows == 8 else p.block_4 if rows == 4 else p.block_1,
+                        p.tile if rows == p.rows else p.fewer_tile if rows == p.fewer > 1 else p.one_tile,
                         (
                             columns + term * p.term_step, p.column_step, scratch + j * p.row_bytes, p.row_bytes, p.size,
                             p.column_parts + term * PART_BYTES, 1, p.column_weights, nx + p.reach_x, p.zero,
@@ -147,7 +148,7 @@ def _passes(version: int) -> Any:
                     _row_sums(p, columns, into, nx)
                 else:
                     call(
-                        p.block_1,
+                        p.across,
                         (
                             into, 0, columns + r * p.column_step, 0, p.size, p.row_parts, p.terms, p.row_weights, nx,
                             p.zero, p.row_divisor, 1, 0, 0, 0,

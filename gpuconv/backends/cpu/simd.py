@@ -69,7 +69,7 @@ CODES = {
     "uint32": 10,
     "uint64": 11,
 }
-"""Element types by code. The first four are also the types that sums are kept in."""
+"""Element types by code. The first four are also the types that sums are kept in, and uint16 is for some of bytes."""
 
 BYTES = {0: 4, 1: 8, 2: 4, 3: 8, 4: 2, 5: 2, 6: 1, 7: 1, 8: 2, 9: 2, 10: 4, 11: 8}
 UNSIGNED = {7, 9, 10, 11}
@@ -131,6 +131,18 @@ def has_masks() -> bool:
 def has_fma() -> bool:
     """Return whether the host multiplies and adds in one step."""
     return _features().get("fma", False) or _machine() == "arm"
+
+
+def pair_products(n: int) -> str:
+    """Return the name of the instruction that adds products of 16 bits in pairs, n of them; "" where there is none."""
+    features = _features()
+    if _machine() != "x86":
+        return ""
+    if n == 16 and features.get("avx512bw"):
+        return "llvm.x86.avx512.pmaddw.d.512"
+    if n == 8 and features.get("avx2"):
+        return "llvm.x86.avx2.pmadd.wd"
+    return "llvm.x86.sse2.pmadd.wd" if n == 4 else ""
 
 
 @functools.cache
@@ -285,7 +297,8 @@ def broadcast(builder: Any, value: Any, n: int) -> Any:
 
 def number(code: int) -> Any:
     """Return the Numba type of what sums are kept in."""
-    return (types.float32, types.float64, types.int32, types.int64)[code]
+    kinds = {0: types.float32, 1: types.float64, 2: types.int32, 3: types.int64, 9: types.uint16}
+    return kinds[code]
 
 
 def constant(value: int) -> Any:
