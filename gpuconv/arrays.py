@@ -261,6 +261,8 @@ def check_workable_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], i
 
 def check_same_memory(name: str, value: Any, x: Array) -> None:
     """Raise UnsupportedError where one of two arrays lies in a GPU's memory and the other in the host's."""
+    if type(value) is type(x) is np.ndarray:
+        return
     if _on_gpu(value) != _on_gpu(x):
         places = ("a GPU's memory", "the host's") if _on_gpu(value) else ("the host's memory", "a GPU's")
         raise UnsupportedError(

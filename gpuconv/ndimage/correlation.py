@@ -23,9 +23,9 @@ from gpuconv.ndimage.arguments import (
 )
 from gpuconv.ndimage.engine import correlate_into
 from gpuconv.ndimage.missing import check_missing, present, run_present
-from gpuconv.ndimage.passes import Pass
+from gpuconv.ndimage.passes import Pass, Passes
 from gpuconv.ndimage.precision import How
-from gpuconv.ndimage.ready import Filter
+from gpuconv.ndimage.ready import Filter, remembered
 from gpuconv.ndimage.separable import filter_passes
 from gpuconv.ndimage.shared_docs import documented
 
@@ -177,7 +177,26 @@ def _correlate(
 ) -> Array:  # fmt: skip
     x, w = adopt(input), _weights(weights)
     check_cval(cval, x, w)
-    axes = check_axes(axes, x.ndim)
+    f = _filter_of(x.ndim, w, mode, origin, axes, step, bank, tolerance, flip)
+    w = f.weights
+    along = tuple(range(int(bank), w.ndim))
+    mask = check_missing(nan, mask, x, lambda: (w.sum(along), np.abs(w).sum(along)))
+    is_complex = "c" in (x.dtype.kind, w.dtype.kind)
+    result = prepare_output(output, x, f.shape(x.shape), is_complex=is_complex, promotes=4, out=out)
+    there = present(x, nan, mask, cval)
+    if there is None:
+        correlate_into(result, x, f, cval, how)
+    else:
+        total = w.sum(along, keepdims=True)
+        run_present(x, there, total, nan, cval, result, how, lambda a, y, c, h: correlate_into(y, a, f, c, h))
+    return finish(result, output, out, input)
+
+
+@remembered
+def _filter_of(
+    ndim: int, w: Array, mode: str, origin: Any, axes: Any, step: Any, bank: bool, tolerance: float, flip: bool
+) -> Filter:
+    axes = check_axes(axes, ndim)
     if w.ndim - bank != len(axes):
         more = "; with bank=True weights have one axis more" if bank or w.ndim == len(axes) + 1 else ""
         raise RuntimeError(f"weights.ndim ({w.ndim}) must match len(axes) ({len(axes)}){more}")
@@ -190,11 +209,11 @@ def _correlate(
     origins, steps = per_axis("origin", origin, len(axes)), check_steps(step, len(axes))
     # As in SciPy, the axes of the weights go to the filtered axes in increasing order, origins and steps to their own;
     # but where all are filtered, in the order of the axes.
-    if len(axes) == x.ndim:
-        axes = tuple(range(x.ndim))
+    if len(axes) == ndim:
+        axes = tuple(range(ndim))
     ordered = sorted(zip(axes, origins, steps, strict=True))
     kernel = w.shape[bank:]
-    shifts, strides, sizes = [0] * x.ndim, [1] * x.ndim, [1] * x.ndim
+    shifts, strides, sizes = [0] * ndim, [1] * ndim, [1] * ndim
     for (axis, shift, stride), k in zip(ordered, kernel, strict=True):
         shifts[axis], strides[axis], sizes[axis] = operator.index(shift), stride, k
     w = w.reshape(w.shape[0], *sizes) if bank else w.reshape(sizes)
@@ -203,18 +222,7 @@ def _correlate(
     else:
         w = w.conj()
     origins = [check_origin(shift, k) for shift, k in zip(shifts, sizes, strict=True)]
-    f = Filter(w, tuple(origins), tuple(strides), name, bank=bank, tolerance=tolerance)
-    along = tuple(range(int(bank), w.ndim))
-    mask = check_missing(nan, mask, x, lambda: (w.sum(along), np.abs(w).sum(along)))
-    is_complex = "c" in (x.dtype.kind, w.dtype.kind)
-    result = prepare_output(output, x, f.shape(x.shape), is_complex=is_complex, promotes=4, out=out)
-    there = present(x, nan, mask, cval)
-    if there is None:
-        correlate_into(result, x, f, cval, how)
-    else:
-        total = w.sum(along, keepdims=True)
-        run_present(x, there, total, nan, cval, result, how, lambda a, y, c, h: correlate_into(y, a, f, c, h))
-    return finish(result, output, out, input)
+    return Filter(w, tuple(origins), tuple(strides), name, bank=bank, tolerance=tolerance)
 
 
 def _flipped(w: Array, origins: Sequence[int], *, bank: bool = False) -> tuple[Array, list[int]]:
@@ -336,4 +344,4 @@ def _correlate1d(
     w, (shift,) = _flipped(w, [operator.index(origin)]) if flip else (w.conj(), [origin])
     (stride,) = check_steps(step, 1)
     single = Pass(axis, w, name, check_origin(shift, w.size), step=stride)
-    return filter_passes(input, x, [single], output, cval, nan, mask, how, out, promotes=5)
+    return filter_passes(input, x, Passes([single]), output, cval, nan, mask, how, out, promotes=5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from gpuconv.ndimage.arguments import (
     per_axis,
     prepare_output,
 )
-from gpuconv.ndimage.passes import Pass
+from gpuconv.ndimage.passes import Pass, Passes
 from gpuconv.ndimage.precision import How
+from gpuconv.ndimage.ready import remembered
 from gpuconv.ndimage.separable import filter_passes
 from gpuconv.ndimage.shared_docs import documented
 from gpuconv.ndimage.smoothing import gaussian_filter
@@ -76,7 +77,7 @@ def prewitt(
            [ 9.,  9.,  9.]])
     """
     how = How.make(input, dtype, precision, backend)
-    return _edge(input, axis, output, mode, cval, [1.0, 1.0, 1.0], how, out)
+    return _edge(input, axis, output, mode, cval, 1.0, how, out)
 
 
 @documented
@@ -116,18 +117,22 @@ def sobel(
            [4., 8., 4.]])
     """
     how = How.make(input, dtype, precision, backend)
-    return _edge(input, axis, output, mode, cval, [1.0, 2.0, 1.0], how, out)
+    return _edge(input, axis, output, mode, cval, 2.0, how, out)
 
 
-def _edge(
-    input: Any, axis: int, output: Any, mode: Any, cval: Any, smoothing: Sequence[float], how: How, out: Any
-) -> Array:
+def _edge(input: Any, axis: int, output: Any, mode: Any, cval: Any, middle: float, how: How, out: Any) -> Array:
     x = adopt(input)
-    axis = check_axis(axis, x.ndim)
-    modes = [border(name) for name in per_axis("mode", mode, x.ndim)]
-    passes = [Pass(axis, np.array([-1.0, 0.0, 1.0]), modes[axis])]
-    passes += [Pass(other, np.array(smoothing), modes[other]) for other in range(x.ndim) if other != axis]
+    passes = _edge_passes(x.ndim, axis, mode, middle)
     return filter_passes(input, x, passes, output, cval, None, None, how, out)
+
+
+@remembered
+def _edge_passes(ndim: int, axis: int, mode: Any, middle: float) -> Passes:
+    axis = check_axis(axis, ndim)
+    modes = [border(name) for name in per_axis("mode", mode, ndim)]
+    passes = [Pass(axis, np.array([-1.0, 0.0, 1.0]), modes[axis])]
+    smoothing = np.array([1.0, middle, 1.0])
+    return Passes(passes + [Pass(other, smoothing, modes[other]) for other in range(ndim) if other != axis])
 
 
 @documented

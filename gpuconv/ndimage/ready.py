@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["ByValue", "Filter", "Geometry", "Ready", "kept", "ready", "rounded"]
+__all__ = ["ByValue", "Filter", "Geometry", "Ready", "kept", "ready", "remembered", "rounded"]
 
 _WORTH_FACTORING = 1 << 14
 """Elements of an image from which on its weights are looked at for factors."""
@@ -37,6 +37,7 @@ _WORTH_DECOMPOSING, _LEAST_DECOMPOSED, _MOST_TERMS = 1 << 24, 5, 4
 """Products, and weights along both axes, from which on a sum of factors is looked for, and the most of them."""
 _MOST_KEPT = 8192
 """Bytes of the weights that caches keep: what more of them do takes so long that to find out anew costs nothing."""
+_PLAIN, _MOST_REMEMBERED = {bool, int, float, str, type(None), np.ndarray}, 512
 _LEAST_WEIGHT, _BESIDE_LEAST = 2.0**-100, 2.0**-36
 """Weights of less become it, sign and all, where the largest is at least the second, so that no sum changes: their
 products in float32 may be subnormal, each of which takes as long as a hundred others."""
@@ -75,6 +76,32 @@ def kept(function: Callable[..., Any]) -> Callable[..., Any]:
         return (cached if args[0].nbytes <= _MOST_KEPT else function)(*args)
 
     call.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
+    return call
+
+
+def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that remembers what it returned for plain arguments, where that is of moderate size.
+
+    The types count too: what is an error for 3.0 is one after 3. Sequences, whose elements have types, are not plain;
+    arrays, which the caller may change, are copied.
+    """
+    found: dict[tuple[Any, ...], Any] = {}
+
+    @functools.wraps(make)
+    def call(*arguments: Any) -> Any:
+        kinds = tuple(map(type, arguments))
+        if not _PLAIN.issuperset(kinds):
+            return make(*arguments)
+        key = kinds, *map(_key_of, arguments)
+        result = found.get(key)
+        if result is None:
+            result = make(*(value.copy() if type(value) is np.ndarray else value for value in arguments))
+            if result.nbytes <= _MOST_KEPT:
+                if len(found) >= _MOST_REMEMBERED:
+                    found.clear()
+                found[key] = result
+        return result
+
     return call
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuconv.ndimage.arguments import check_cval, finish, prepare_output
 from gpuconv.ndimage.missing import check_missing, present, run_present
-from gpuconv.ndimage.passes import Pass, Passes, passes_shape, run_passes
+from gpuconv.ndimage.passes import Passes, passes_shape, run_passes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,11 +22,12 @@ __all__ = ["filter_passes"]
 
 
 def filter_passes(
-    input: Any, x: Array, passes: Sequence[Pass], output: Any, cval: Any, nan: str | None, mask: Any, how: How,
+    input: Any, x: Array, whole: Passes, output: Any, cval: Any, nan: str | None, mask: Any, how: How,
     out: Any, *, promotes: int = 0,
 ) -> Array:  # fmt: skip
     """Check what is left to check, run the passes on the adopted input `x`, and return the result."""
-    weights, whole = passes[0].weights if passes else None, Passes(passes)
+    passes = whole.each
+    weights = passes[0].weights if passes else None
     check_cval(cval, x, weights)
     is_complex = "c" in (x.dtype.kind, "" if weights is None else weights.dtype.kind)
 

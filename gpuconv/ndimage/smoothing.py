@@ -20,8 +20,9 @@ from gpuconv.ndimage.arguments import (
     check_steps,
     per_axis,
 )
-from gpuconv.ndimage.passes import Pass
+from gpuconv.ndimage.passes import Pass, Passes
 from gpuconv.ndimage.precision import How
+from gpuconv.ndimage.ready import remembered
 from gpuconv.ndimage.separable import filter_passes
 from gpuconv.ndimage.shared_docs import documented
 
@@ -127,7 +128,7 @@ def gaussian_filter1d(
     x, how = adopt(input), How.make(input, dtype, precision, backend)
     (stride,) = check_steps(step, 1)
     single = gaussian_pass(check_axis(axis, x.ndim), sigma, order, border(mode), truncate, radius, stride)
-    return filter_passes(input, x, [single], output, cval, nan, mask, how, out, promotes=4)
+    return filter_passes(input, x, Passes([single]), output, cval, nan, mask, how, out, promotes=4)
 
 
 @documented
@@ -194,7 +195,15 @@ def gaussian_filter(
     if name_of(x.dtype) in ("float16", "bfloat16") and how.dtype is None:
         # SciPy's own tests hold this function to it.
         raise RuntimeError(f"input has dtype {name_of(x.dtype)}, which is taken with dtype='same' only")
-    axes = check_axes(axes, x.ndim)
+    passes = _gaussian_passes(x.ndim, sigma, order, mode, truncate, radius, axes, step)
+    return filter_passes(input, x, passes, output, cval, nan, mask, how, out)
+
+
+@remembered
+def _gaussian_passes(
+    ndim: int, sigma: Any, order: Any, mode: Any, truncate: float, radius: Any, axes: Any, step: Any
+) -> Passes:
+    axes = check_axes(axes, ndim)
     count = len(axes)
     columns = (
         per_axis("sigma", sigma, count),
@@ -203,14 +212,15 @@ def gaussian_filter(
         per_axis("radius", radius, count),
         check_steps(step, count),
     )
-    passes = [
-        gaussian_pass(axis, width, derivative, border(name), truncate, reach, stride)
-        if width > 1e-15
-        else Pass(axis, np.ones(1), border(name), step=stride)
-        for axis, width, derivative, name, reach, stride in zip(axes, *columns, strict=True)
-        if width > 1e-15 or stride > 1
-    ]
-    return filter_passes(input, x, passes, output, cval, nan, mask, how, out)
+    return Passes(
+        [
+            gaussian_pass(axis, width, derivative, border(name), truncate, reach, stride)
+            if width > 1e-15
+            else Pass(axis, np.ones(1), border(name), step=stride)
+            for axis, width, derivative, name, reach, stride in zip(axes, *columns, strict=True)
+            if width > 1e-15 or stride > 1
+        ]
+    )
 
 
 @documented
@@ -260,7 +270,7 @@ def uniform_filter1d(
     x, how = adopt(input), How.make(input, dtype, precision, backend)
     (stride,) = check_steps(step, 1)
     single = _uniform_pass(check_axis(axis, x.ndim), operator.index(size), border(mode), origin, stride)
-    return filter_passes(input, x, [single], output, cval, nan, mask, how, out, promotes=4)
+    return filter_passes(input, x, Passes([single]), output, cval, nan, mask, how, out, promotes=4)
 
 
 def _uniform_pass(axis: int, size: int, mode: str, origin: Any, step: int) -> Pass:
@@ -326,7 +336,13 @@ def uniform_filter(
            [1., 3., 5.]])
     """
     x, how = adopt(input), How.make(input, dtype, precision, backend)
-    axes = check_axes(axes, x.ndim)
+    passes = _uniform_passes(x.ndim, size, mode, origin, axes, step)
+    return filter_passes(input, x, passes, output, cval, nan, mask, how, out, promotes=4)
+
+
+@remembered
+def _uniform_passes(ndim: int, size: Any, mode: Any, origin: Any, axes: Any, step: Any) -> Passes:
+    axes = check_axes(axes, ndim)
     count = len(axes)
     columns = (
         per_axis("size", size, count),
@@ -334,9 +350,10 @@ def uniform_filter(
         per_axis("origin", origin, count),
         check_steps(step, count),
     )
-    passes = [
-        _uniform_pass(axis, max(int(k), 1), border(name), shift if k > 1 else 0, stride)
-        for axis, k, name, shift, stride in zip(axes, *columns, strict=True)
-        if k > 1 or stride > 1
-    ]
-    return filter_passes(input, x, passes, output, cval, nan, mask, how, out, promotes=4)
+    return Passes(
+        [
+            _uniform_pass(axis, max(int(k), 1), border(name), shift if k > 1 else 0, stride)
+            for axis, k, name, shift, stride in zip(axes, *columns, strict=True)
+            if k > 1 or stride > 1
+        ]
+    )

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import cfunc
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from gpuconv.backends.cpu import simd
 from gpuconv.backends.cpu.elements import read
 from gpuconv.backends.cpu.simd import (
     BYTES,
+    CODES,
     broadcast,
     constant,
     counted,
@@ -29,13 +30,15 @@ from gpuconv.backends.cpu.simd import (
 )
 from gpuconv.backends.cpu.stencil_tiles import finished
 
-__all__ = ["MOST_BYTES", "MOST_ROWS", "add_rows", "whole_divisor"]
+__all__ = ["MOST_BYTES", "MOST_ROWS", "add_rows", "run_along", "slide", "whole_divisor"]
 
 MOST_ROWS = 4
 """Rows that one call adds."""
 MOST_BYTES = 257
 """Bytes whose sum 16 bits hold."""
 _VECTORS = 4
+_U16, _PIECE = CODES["uint16"], 8
+"""The type of sums of bytes, and how many of them have 128 bits."""
 
 
 @functools.cache
@@ -117,6 +120,117 @@ def _add(typingctx: Any, to: Any, a: Any, b: Any, c: Any, d: Any, count: Any, di
 
     i64 = types.int64
     return types.void(*[i64] * 7, code), codegen
+
+
+@functools.cache
+def slide() -> int:
+    """Return the address of the function by which sums of rows run on: `_slide`."""
+    return int(_compiled_slide(simd.source_version()).address)
+
+
+def _compiled_slide(version: int) -> Any:
+    @cfunc(types.void(types.int64), cache=True, error_model="numpy")
+    def compute(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+        if version == 0:
+            return
+        _slide(read(a), read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40))
+
+    return compute
+
+
+@functools.cache
+def run_along() -> int:
+    """Return the address of the function that adds neighbours along a row: `_run_along`."""
+    return int(_compiled_run_along(simd.source_version()).address)
+
+
+def _compiled_run_along(version: int) -> Any:
+    @cfunc(types.void(types.int64), cache=True, error_model="numpy")
+    def compute(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+        if version == 0:
+            return
+        _run_along(read(a), read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40))
+
+    return compute
+
+
+@intrinsic
+def _slide(typingctx: Any, to: Any, running: Any, newest: Any, oldest: Any, count: Any, divisor: Any) -> Any:
+    """Add a row to sums that run on and take another away, and write them divided: all of 16 bits, by whole vectors.
+
+    The arguments are addresses, but for `count`; at `divisor` lies what `whole_divisor` returns.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, running, newest, oldest, count, divisor = args
+        n = lanes_of(_U16)
+        with counted(builder, _vectors(builder, count, n)) as index:
+            at = builder.mul(index, constant(2 * n))
+            before, new, old = (
+                load_vector(builder, builder.add(row, at), _U16, n) for row in (running, newest, oldest)
+            )
+            value = builder.sub(builder.add(before, new), old)
+            store_vector(builder, value, builder.add(running, at), _U16)
+            (mean,) = _quotients(builder, [value], divisor, _U16, n)
+            store_vector(builder, mean, builder.add(to, at), _U16)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), codegen
+
+
+@intrinsic
+def _run_along(typingctx: Any, to: Any, row: Any, totals: Any, count: Any, reach: Any, divisor: Any) -> Any:
+    """Write the sum of each of `count` elements of a row and of the `reach` after it, divided: all of 16 bits.
+
+    It is the difference of the totals of all elements before its ends, modulo 2**16. `totals` has room for them; whole
+    vectors are read and written.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, row, totals, count, reach, divisor = args
+        n = lanes_of(_U16)
+        kind = ir.VectorType(ir.IntType(16), n)
+        before = cgutils.alloca_once_value(builder, splat(kind, 0))
+        with counted(builder, _vectors(builder, builder.add(count, reach), n)) as index:
+            at = builder.mul(index, constant(2 * n))
+            value = _totals(builder, load_vector(builder, builder.add(row, at), _U16, n))
+            last = builder.shuffle_vector(value, value, _places([n - 1] * n))
+            base = builder.load(before)
+            builder.store(builder.add(base, last), before)
+            store_vector(builder, builder.add(value, base), builder.add(totals, at), _U16)
+        ends = builder.add(totals, builder.mul(reach, constant(2)))
+        with counted(builder, _vectors(builder, count, n)) as index:
+            at = builder.mul(index, constant(2 * n))
+            first, begin, end = (load_vector(builder, builder.add(base, at), _U16, n) for base in (row, totals, ends))
+            (mean,) = _quotients(builder, [builder.add(builder.sub(end, begin), first)], divisor, _U16, n)
+            store_vector(builder, mean, builder.add(to, at), _U16)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), codegen
+
+
+def _vectors(builder: Any, count: Any, n: int) -> Any:
+    return builder.sdiv(builder.add(count, constant(n - 1)), constant(n))
+
+
+def _places(order: list[int]) -> Any:
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
+
+
+def _totals(builder: Any, value: Any) -> Any:
+    """Return of each lane the sum of all up to it."""
+    n, none = value.type.count, splat(value.type, 0)
+    step = 1
+    while step < n:
+        if step < _PIECE:
+            # Within pieces of 128 bits lanes are shifted in one step.
+            order = [lane - step if lane % _PIECE >= step else n for lane in range(n)]
+        else:
+            # The last of a run of pieces is added to all of the next run.
+            order = [lane // step * step - 1 if lane // step % 2 else n for lane in range(n)]
+        value = builder.add(value, builder.shuffle_vector(value, none, _places(order)))
+        step *= 2
+    return value
 
 
 def _quotients(builder: Any, values: list[Any], divisor: Any, kind: int, n: int) -> list[Any]:

@@ -15,7 +15,7 @@ from gpuconv.backends.cpu import byte_tiles, simd, threads
 from gpuconv.backends.cpu import separable_kernels as kernels
 from gpuconv.backends.cpu.axes import odd_lines
 from gpuconv.backends.cpu.memory import address_of
-from gpuconv.backends.cpu.row_sums import MOST_BYTES, MOST_ROWS, add_rows, whole_divisor
+from gpuconv.backends.cpu.row_sums import MOST_BYTES, MOST_ROWS, add_rows, run_along, slide, whole_divisor
 from gpuconv.backends.cpu.simd import BYTES, CODES
 from gpuconv.backends.cpu.stencil_kernels import row_packing, row_writing
 from gpuconv.backends.cpu.stencil_tiles import block, divisor_record
@@ -39,6 +39,8 @@ _SCRATCH_BYTES = 384 << 10
 _TASK_FLOPS = 100e6
 _LEAST_MEAN = 12
 """Weights along an axis from which on a mean is had from its neighbours."""
+_MOST_STEPS = 2
+"""Steps of a sum along a row that take no longer than to run on, where that is allowed."""
 _MEAN_TAPS = 10
 """What such a mean takes along an axis, in products of a filter."""
 
@@ -177,14 +179,20 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
     memory = _SCRATCH_BYTES * (2 if runs_on else 1)
     block_x = max(memory // size // (high if runs_on else block_y + high - 1), 16 * lanes, 2 * wide)
     block_x = min(ox, _round(-(-ox // -(-ox // block_x)), lanes))
-    while problem.batch * -(-oy // block_y) * -(-ox // block_x) < wanted and block_y > max(2 * high, 2 * rows):
+    while True:
+        block_y = min(_round(-(-oy // -(-oy // block_y)), rows), oy)
+        tasks = problem.batch * -(-oy // block_y) * -(-ox // block_x)
+        # More tasks than threads even out what slows one of them; but the rows beyond the ends of blocks are a cost.
+        least = max((4 if runs_on and tasks >= threads.count() else 2) * high, 2 * rows)
+        if tasks >= wanted or block_y <= least:
+            break
         block_y = max(_round(block_y // 2, rows), rows)
     while block_y * block_x * each > _TASK_FLOPS and block_y > rows:
         block_y = max(_round(block_y // 2, rows), rows)
     used = _round(block_x, lanes) + wide - 1
     row_bytes = odd_lines((used + 2 * lanes) * size)
     steps = np.array(_mean_steps(wide, row_bytes, size), np.int64)
-    band_rows = high if runs_on else block_y + high - 1
+    band_rows = block_y + high - 1 if not runs_on else high + 1 if sums == "uint16" else high
     columns_offset = band_rows * row_bytes
     levels = 2 + int(math.log(wide, 4) + 1e-9)
     prefix_offset = columns_offset + max(rows * factored.terms, levels) * row_bytes
@@ -267,14 +275,17 @@ def _functions(call: Call) -> tuple[int, ...]:
     """Return the addresses of what the kernel calls, and the bytes of an element of sums and of results."""
     source, sums, result = (CODES[name] for name in (call.dtype, _sums(call), call.result or call.dtype))
     words = _geometry_of(call).words
+    adding, is_bytes = (0, 0, 0), sums == CODES["uint16"]
     if words[_index("is_mean")]:
-        tiles = (0, 0, 0, 0, add_rows(sums))
-    elif sums == CODES["uint16"]:
-        tiles = (byte_tiles.down(byte_tiles.rows_down()), 0, byte_tiles.down(1), byte_tiles.across(), 0)
+        tiles = (0, 0, 0, 0)
+        runs_along = is_bytes and words[_index("step_count")] > _MOST_STEPS
+        adding = add_rows(sums), slide() if is_bytes else 0, run_along() if runs_along else 0
+    elif is_bytes:
+        tiles = (byte_tiles.down(byte_tiles.rows_down()), 0, byte_tiles.down(1), byte_tiles.across())
     else:
-        tiles = (block(int(words[_index("rows")]), sums), block(4, sums), block(1, sums), block(1, sums), 0)
+        tiles = (block(int(words[_index("rows")]), sums), block(4, sums), block(1, sums), block(1, sums))
     write = 0 if sums == result else row_writing(sums, result)
-    return row_packing(source, sums), *tiles, write, BYTES[sums], BYTES[result]
+    return row_packing(source, sums), *tiles, *adding, write, BYTES[sums], BYTES[result]
 
 
 def _index(name: str) -> int:

@@ -21,9 +21,9 @@ CALL = record(
     "x xn xy xx y yn yy column_weights row_weights "
     # what a border of a constant and sums begin with, and what sums are divided by after each pass
     "fill zero column_divisor row_divisor "
-    # the functions that pack a row, sum columns for a tile's rows, for fewer and for one, sum along a row, add rows and
-    # convert a row; bytes of an element
-    "pack tile fewer_tile one_tile across add write size y_size "
+    # the functions that pack a row, sum columns for a tile's rows, for fewer and for one, sum along a row, add rows,
+    # run down and along with sums of integers and convert a row; bytes of an element
+    "pack tile fewer_tile one_tile across add slide along write size y_size "
     "mode low_y low_x high_y high_x offset_y offset_x count_y count_x "
     "block_y block_x blocks_y blocks_x reach_y reach_x rows fewer "
     # products that are added, and their parts of each pass
@@ -83,8 +83,25 @@ def _column_sums(p, band, columns, prefix, j, count):  # type: ignore[no-untyped
 
 
 @njit(error_model="numpy")
+def _slide_down(p, band, columns, running, j, count):  # type: ignore[no-untyped-def]
+    """Write what `_column_sums` does for integers, of which nothing outlasts what is subtracted again."""
+    if j > 0:
+        newest = band + (j + p.reach_y) % p.band_rows * p.row_bytes
+        oldest = band + (j - 1) % p.band_rows * p.row_bytes
+        call(p.slide, (columns, running, newest, oldest, count, p.column_divisor))
+        return
+    call(p.add, (running, band, 0, 0, 0, count, 0))
+    for i in range(1, p.reach_y + 1):
+        call(p.add, (running, running, band + i * p.row_bytes, 0, 0, count, 0))
+    call(p.add, (columns, running, 0, 0, 0, count, p.column_divisor))
+
+
+@njit(error_model="numpy")
 def _row_sums(p, columns, into, nx):  # type: ignore[no-untyped-def]
-    """Add up a mean's sums along a row in steps that double their length or more."""
+    """Add up a mean's sums along a row in steps that double their length or more, or from sums of all before."""
+    if p.along:
+        call(p.along, (into, columns, columns + p.row_bytes, nx, p.reach_x, p.row_divisor))
+        return
     for index in range(p.step_count):
         step = p.steps + index * STEP_BYTES
         target, second, third, fourth = read(step), read(step + 16), read(step + 24), read(step + 32)
@@ -129,7 +146,9 @@ def _passes(version: int) -> Any:
                 if iy >= 0 and ahead < size_y:
                     prefetch(x + (ahead + p.low_y) * p.xy + max(qx + p.offset_x, 0) * p.xx, (nx + p.reach_x) * p.xx)
                 packed += 1
-            if p.is_mean:
+            if p.slide:
+                _slide_down(p, scratch, columns, scratch + p.prefix_offset, j, nx + p.reach_x)
+            elif p.is_mean:
                 _column_sums(p, scratch, columns, scratch + p.prefix_offset, j, nx + p.reach_x)
             else:
                 for term in range(p.terms):
