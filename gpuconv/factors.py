@@ -43,7 +43,8 @@ class Factors(NamedTuple):
         What the sums along each axis are divided by; () for nothing. Sums are divided once, by the product, unless
         `is_whole`.
     is_whole : bool
-        As in `Factored`. The axes are then summed along in their order.
+        As in `Factored`. The axes are then summed along in their order, and no value leaves the dtype's range: weights
+        are at least 0, and the sum along an axis at most its divisor. The divisor of a mean is its length.
     """
 
     terms: tuple[tuple[Any, ...], ...]

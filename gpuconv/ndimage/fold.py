@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["Fold", "fold_of"]
+__all__ = ["NARROW", "Fold", "fold_of"]
 
 
-_NARROW = 16
+NARROW = 16
 """Unfiltered elements at an array's end, such as a pixel's channels, of which a vector would hold too few."""
 _MOST_FLAT = 128
 """Weights up to which pixels are filtered where they lie: a transform wants planes."""
@@ -119,16 +119,20 @@ def fold_of(
     *,
     bank: bool = False,
     on_cpu: bool = True,
+    in_passes: bool = False,
 ) -> Fold:
     """Return the fold of an array for weights of so many elements along its axes, and so many steps between outputs.
+
+    `in_passes` says that they are multiplied axis by axis.
 
     Pixels are one with the axis before them on the CPU only: a GPU has no vectors to fill.
     """
     last = max((axis for axis, k in enumerate(kernel) if k > 1), default=len(kernel))
     pixel = math.prod(x_shape[last + 1 :])
-    if last + 1 >= len(kernel) or pixel > _NARROW or not on_cpu:
+    if last + 1 >= len(kernel) or pixel > NARROW or not on_cpu:
         return Fold(kernel, bank=bank)
-    is_flat = pixel == 1 or (steps[last] == 1 and math.prod(kernel) <= _MOST_FLAT)
+    weights = max(kernel) if in_passes else math.prod(kernel)
+    is_flat = pixel == 1 or (steps[last] == 1 and weights <= _MOST_FLAT)
     return Fold(kernel, bank=bank, pixel=pixel if is_flat else 0, apart=not is_flat)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from gpuconv.backends.cpu import memory
 from gpuconv.dtypes import name_of
 from gpuconv.ndimage.engine import compute, correlate_into
+from gpuconv.ndimage.fold import NARROW
 from gpuconv.ndimage.precision import LONGEST_PASS, How, between_passes, is_exact
 from gpuconv.ndimage.ready import ByValue, Filter, Ready, kept, ready
 
@@ -213,9 +214,10 @@ def _pair(
         return None
     if any(step.step > 1 or step.weights.size == 1 or step.weights.dtype.kind == "c" for step in pair):
         return None
-    # Where pixels have several elements two passes do not share rows in the cache: only few products run at once.
+    # Where pixels have many elements two passes do not share rows in the cache: only few products run at once.
     is_few = pair[0].weights.size * pair[1].weights.size <= _FEW_PRODUCTS
-    if not is_few and math.prod(x_shape[pair[1].axis + 1 :]) > 1:
+    pixel = math.prod(x_shape[pair[1].axis + 1 :])
+    if not is_few and pixel > (NARROW if how.backend == "cpu" else 1):
         return None
     ndim = len(x_shape)
     others = [step for step in passes if all(step is not other for other in pair)]

@@ -256,7 +256,8 @@ def ready(
 ) -> Ready:
     """Return what a filter of real numbers along at most three axes runs, around whatever `fill` is outside."""
     count = f.weights.shape[0] if f.bank else 1
-    fold = fold_of(f.kernel, x_shape, f.steps, bank=f.bank, on_cpu=how.backend == "cpu")
+    in_passes = isinstance(f.given, tuple) and sum(k > 1 for k in f.kernel) > 1
+    fold = fold_of(f.kernel, x_shape, f.steps, bank=f.bank, on_cpu=how.backend == "cpu", in_passes=in_passes)
     geometry = Geometry(
         fold.shape(x_shape), (count, 1, *fold.pick(f.kernel, 1)), fold.spread(fold.pick(f.padding, (0, 0))),
         fold.pick(f.steps, 1), fold.dilation, "zeros" if f.mode == "valid" else f.mode, fill,

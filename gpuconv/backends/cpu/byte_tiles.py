@@ -40,7 +40,7 @@ def rows_down() -> int:
 
 
 def fixed_weights(vector: Any) -> Any:
-    """Return what tiles read of the weights along an axis, which are at least 0 and add up to 1 at most, in float64.
+    """Return what tiles read of the weights along an axis: float64, at least 0, in all about 1 at most.
 
     A header of int64: the number of taps, how far a sum may be from the true one, in units of 2**-32, whether a whole
     sum is exact, and the offsets of what follows: of each second tap the pair of it and the next, and of the one before
@@ -54,7 +54,7 @@ def fixed_weights(vector: Any) -> Any:
         change = round(math.fsum(vector) * scale) - int(whole.sum())
         middle = whole[(taps - 1) // 2 : taps // 2 + 1]
         middle += change // middle.size
-    is_exact = is_symmetric and int(whole.sum()) == 1 << _FRACTION
+    is_exact = is_symmetric and int(whole.sum()) == 1 << _FRACTION and math.fsum(vector) >= 1
     bound = math.ceil(255 * float(np.abs(vector * scale - whole).sum())) + 1
     high = (whole + (1 << _LOW - 1)) >> _LOW
     halves = np.zeros((2, 2 * (taps // 2) + 4), np.int64)

@@ -59,8 +59,8 @@ def supports(call: Call, device: Device) -> str | None:
         return f"passes compute float32 and float64, not {call.dtype}"
     if problem.rank != 2 or problem.in_channels != 1 or problem.out_channels != 1:
         return "passes take images of one channel"
-    if any(s != 1 for s in (*problem.stride, *problem.dilation, *problem.input_dilation)):
-        return "passes take neither strides nor dilation"
+    if any(s != 1 for s in (*problem.stride, problem.dilation[0], *problem.input_dilation)):
+        return "passes take neither strides nor dilation, but along rows"
     if _geometry_of(call).scratch_bytes > 32 * _SCRATCH_BYTES:
         return "the rows that a block of outputs reads do not fit in the cache"
     return None
@@ -117,8 +117,10 @@ def _round(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def _mean_steps(wide: int, row_bytes: int, size: int) -> list[tuple[int, ...]]:
+def _mean_steps(wide: int, row_bytes: int, step: int, apart: int = 1) -> list[tuple[int, ...]]:
     """Return the steps that add up `wide` neighbours, and leave a last row for what is not yet the whole sum.
+
+    Neighbours are `apart` elements from each other, and `step` bytes.
 
     Level k holds the sums of 4**k neighbours, each of four of the level before. The sum is taken from the levels by the
     digits of its length, so that its rounding error grows with the digits, not the length.
@@ -129,7 +131,7 @@ def _mean_steps(wide: int, row_bytes: int, size: int) -> list[tuple[int, ...]]:
         for level in range(levels, -1, -1):
             length = 4**level
             while wide - begin >= length:
-                found.append(level * row_bytes + begin * size)
+                found.append(level * row_bytes + begin * step)
                 begin += length
         return found
 
@@ -137,8 +139,8 @@ def _mean_steps(wide: int, row_bytes: int, size: int) -> list[tuple[int, ...]]:
         steps = [
             (
                 level * row_bytes,
-                *((level - 1) * row_bytes + t * 4 ** (level - 1) * size for t in range(4)),
-                wide - 4**level,
+                *((level - 1) * row_bytes + t * 4 ** (level - 1) * step for t in range(4)),
+                (wide - 4**level) * apart,
             )
             for level in range(1, levels + 1)
         ]
@@ -166,7 +168,8 @@ def _factored(call: Call) -> Factored:
 def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
     size = np.dtype(sums).itemsize
     lanes = simd.vector_bits() // 8 // size
-    (oy, ox), (high, wide) = problem.output, problem.kernel
+    (oy, ox), (high, wide), apart = problem.output, problem.kernel, problem.dilation[1]
+    reach_x = (wide - 1) * apart
     runs_on = _runs_on(problem, factored, sums)
     each = 6.0 * _MEAN_TAPS if runs_on else 2.0 * (high + wide) * factored.terms
     rows = 1 if runs_on else 8 if high >= 8 and simd.registers() == 32 else 4
@@ -177,7 +180,7 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
     # Blocks high enough that the rows above and below them, packed twice, are few; as wide as the cache allows then.
     block_y = min(oy, max(64, _round(4 * (high - 1), rows)))
     memory = _SCRATCH_BYTES * (2 if runs_on else 1)
-    block_x = max(memory // size // (high if runs_on else block_y + high - 1), 16 * lanes, 2 * wide)
+    block_x = max(memory // size // (high if runs_on else block_y + high - 1), 16 * lanes, 2 * reach_x)
     block_x = min(ox, _round(-(-ox // -(-ox // block_x)), lanes))
     while True:
         block_y = min(_round(-(-oy // -(-oy // block_y)), rows), oy)
@@ -189,9 +192,9 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
         block_y = max(_round(block_y // 2, rows), rows)
     while block_y * block_x * each > _TASK_FLOPS and block_y > rows:
         block_y = max(_round(block_y // 2, rows), rows)
-    used = _round(block_x, lanes) + wide - 1
+    used = _round(block_x, lanes) + reach_x
     row_bytes = odd_lines((used + 2 * lanes) * size)
-    steps = np.array(_mean_steps(wide, row_bytes, size), np.int64)
+    steps = np.array(_mean_steps(wide, row_bytes, apart * size, apart), np.int64)
     band_rows = block_y + high - 1 if not runs_on else high + 1 if sums == "uint16" else high
     columns_offset = band_rows * row_bytes
     levels = 2 + int(math.log(wide, 4) + 1e-9)
@@ -202,10 +205,11 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
         ("mode", MODES.index(problem.padding_mode)), ("offset_y", -problem.padding[0][0]),
         ("offset_x", -problem.padding[1][0]), ("count_y", oy), ("count_x", ox), ("block_y", block_y),
         ("block_x", block_x), ("blocks_y", counts[0]), ("blocks_x", counts[1]), ("reach_y", high - 1),
-        ("reach_x", wide - 1), ("rows", rows), ("fewer", fewer), ("terms", factored.terms), ("is_mean", runs_on),
-        ("steps", address_of(steps)), ("step_count", len(steps)), ("band_rows", band_rows), ("used", used),
-        ("row_bytes", row_bytes), ("columns_offset", columns_offset), ("column_step", row_bytes),
-        ("term_step", rows * row_bytes), ("prefix_offset", prefix_offset), ("sums_offset", prefix_offset + row_bytes),
+        ("reach_x", reach_x), ("tap_step", apart * size), ("rows", rows), ("fewer", fewer),
+        ("terms", factored.terms), ("is_mean", runs_on), ("steps", address_of(steps)), ("step_count", len(steps)),
+        ("band_rows", band_rows), ("used", used), ("row_bytes", row_bytes), ("columns_offset", columns_offset),
+        ("column_step", row_bytes), ("term_step", rows * row_bytes), ("prefix_offset", prefix_offset),
+        ("sums_offset", prefix_offset + row_bytes),
     ):  # fmt: skip
         call[name] = value
     for name, (low, end) in zip("yx", problem.cropped, strict=True):
@@ -230,7 +234,11 @@ def pack(call: Call, w: Factors) -> _Packed:
     """Return the record with the weights of the two passes; zeros that a vector begins or ends with are left out."""
     g, sums = _geometry_of(call), np.dtype(_sums(call))
     is_fixed = sums == np.uint16 and not _factored(call).is_mean
-    weights = [byte_tiles.fixed_weights(v) for v in w.terms[0]] if is_fixed else _weights_and_parts(call, w)
+    if is_fixed:
+        by = w.divisors or (1.0, 1.0)
+        weights = [byte_tiles.fixed_weights(vector / part) for vector, part in zip(w.terms[0], by, strict=True)]
+    else:
+        weights = _weights_and_parts(call, w)
     numbers = np.zeros(8, sums)
     numbers[0] = call.problem.padding_value
     first, size = address_of(numbers), sums.itemsize
@@ -254,9 +262,9 @@ def pack(call: Call, w: Factors) -> _Packed:
 def _weights_and_parts(call: Call, w: Factors) -> list[Array]:
     """Return the weights of the passes down columns and along rows, and the parts of each."""
     words, dtype = _geometry_of(call).words, np.dtype(_sums(call))
-    row_bytes, term_step = (int(words[_index(name)]) for name in ("row_bytes", "term_step"))
+    row_bytes, term_step, tap_step = (int(words[_index(name)]) for name in ("row_bytes", "term_step", "tap_step"))
     ends, weights, tables = _factored(call).ends, [], []
-    for axis, step in enumerate((row_bytes, dtype.itemsize)):
+    for axis, step in enumerate((row_bytes, tap_step)):
         vectors, parts, begin = [], [], 0
         for index, term in enumerate(w.terms):
             vector = term[axis]
@@ -275,13 +283,14 @@ def _functions(call: Call) -> tuple[int, ...]:
     """Return the addresses of what the kernel calls, and the bytes of an element of sums and of results."""
     source, sums, result = (CODES[name] for name in (call.dtype, _sums(call), call.result or call.dtype))
     words = _geometry_of(call).words
-    adding, is_bytes = (0, 0, 0), sums == CODES["uint16"]
+    adding, is_bytes, is_dense = (0, 0, 0), sums == CODES["uint16"], call.problem.dilation[1] == 1
     if words[_index("is_mean")]:
         tiles = (0, 0, 0, 0)
-        runs_along = is_bytes and words[_index("step_count")] > _MOST_STEPS
+        runs_along = is_bytes and is_dense and words[_index("step_count")] > _MOST_STEPS
         adding = add_rows(sums), slide() if is_bytes else 0, run_along() if runs_along else 0
     elif is_bytes:
-        tiles = (byte_tiles.down(byte_tiles.rows_down()), 0, byte_tiles.down(1), byte_tiles.across())
+        one = byte_tiles.down(1)
+        tiles = (byte_tiles.down(byte_tiles.rows_down()), 0, one, byte_tiles.across() if is_dense else one)
     else:
         tiles = (block(int(words[_index("rows")]), sums), block(4, sums), block(1, sums), block(1, sums))
     write = 0 if sums == result else row_writing(sums, result)

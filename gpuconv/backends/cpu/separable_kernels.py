@@ -25,7 +25,7 @@ CALL = record(
     # run down and along with sums of integers and convert a row; bytes of an element
     "pack tile fewer_tile one_tile across add slide along write size y_size "
     "mode low_y low_x high_y high_x offset_y offset_x count_y count_x "
-    "block_y block_x blocks_y blocks_x reach_y reach_x rows fewer "
+    "block_y block_x blocks_y blocks_x reach_y reach_x tap_step rows fewer "
     # products that are added, and their parts of each pass
     "terms column_parts row_parts "
     # sums that are had from their neighbours', and the steps of such a sum along a row
@@ -169,8 +169,8 @@ def _passes(version: int) -> Any:
                     call(
                         p.across,
                         (
-                            into, 0, columns + r * p.column_step, 0, p.size, p.row_parts, p.terms, p.row_weights, nx,
-                            p.zero, p.row_divisor, 1, 0, 0, 0,
+                            into, 0, columns + r * p.column_step, p.tap_step, p.tap_step, p.row_parts, p.terms,
+                            p.row_weights, nx, p.zero, p.row_divisor, 1, 0, 0, 0,
                         ),
                     )  # fmt: skip
                 if p.write:
