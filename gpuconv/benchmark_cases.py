@@ -77,18 +77,26 @@ def _correlate(name: str, shape: tuple[int, ...], size: int, *, dtype: str = "fl
     )  # fmt: skip
 
 
-def _gaussian(name: str, shape: tuple[int, ...], sigma: float) -> Case:
+def _gaussian(name: str, shape: tuple[int, ...], sigma: float, *, dtype: str = "float32") -> Case:
     size = 2 * int(4 * sigma + 0.5) + 1
     return _image(
-        name, shape, len(shape) * size, lambda module, image: module.gaussian_filter(image, sigma, mode="mirror"),
-        lambda cv2, image: cv2.GaussianBlur(image, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101),
+        name, shape, 2 * size,
+        lambda module, image: module.gaussian_filter(image, (sigma, sigma, 0)[: image.ndim], mode="mirror"),
+        lambda cv2, image: cv2.GaussianBlur(image, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101), dtype,
     )  # fmt: skip
 
 
-def _box(name: str, shape: tuple[int, ...], size: int) -> Case:
+def _box(name: str, shape: tuple[int, ...], size: int, *, dtype: str = "float32") -> Case:
     return _image(
-        name, shape, len(shape) * size, lambda module, image: module.uniform_filter(image, size, mode="mirror"),
-        lambda cv2, image: cv2.blur(image, (size, size), borderType=cv2.BORDER_REFLECT_101),
+        name, shape, 2 * size, lambda module, image: module.uniform_filter(image, size, mode="mirror"),
+        lambda cv2, image: cv2.blur(image, (size, size), borderType=cv2.BORDER_REFLECT_101), dtype,
+    )  # fmt: skip
+
+
+def _laplace(name: str, shape: tuple[int, ...]) -> Case:
+    return _image(
+        name, shape, 5, lambda module, image: module.laplace(image, mode="mirror"),
+        lambda cv2, image: cv2.Laplacian(image, -1, borderType=cv2.BORDER_REFLECT_101),
     )  # fmt: skip
 
 
@@ -179,7 +187,11 @@ CASES = (
     _correlate("5x5x5, 96x96x96", (96, 96, 96), 5),
     _gaussian("Gaussian of sigma 1.5, 1600x1200", (1200, 1600), 1.5),
     _gaussian("Gaussian of sigma 12, 1600x1200", (1200, 1600), 12.0),
+    _gaussian("Gaussian of sigma 1.5 of 8-bit, 1600x1200", (1200, 1600), 1.5, dtype="uint8"),
+    _gaussian("Gaussian of sigma 1.5 of 8-bit colours, 1600x1200", (1200, 1600, 3), 1.5, dtype="uint8"),
     _box("box 15x15, 1600x1200", (1200, 1600), 15),
+    _box("box 5x5 of 8-bit, 1600x1200", (1200, 1600), 5, dtype="uint8"),
+    _laplace("Laplacian, 1600x1200", (1200, 1600)),
     _sobel("Sobel, 1600x1200", (1200, 1600)),
     _signal("convolve 200 000 with 60", "convolve", (200_000,), (60,), method="direct"),
     _signal("fftconvolve 150 000 with 9000", "fftconvolve", (150_000,), (9_000,)),

@@ -88,7 +88,7 @@ def _sums(call: Call) -> str:
     """Return the type of what lies between the passes: of 16 bits for means of bytes, whole numbers in between too."""
     factored, longest = _factored(call), max(call.problem.kernel)
     if factored.is_whole and factored.terms == 1 and call.dtype == call.result == "uint8":
-        if factored.is_mean and longest <= MOST_BYTES:
+        if factored.is_mean and min(call.problem.kernel) > 1 and longest <= MOST_BYTES:
             return "uint16"
         if not factored.is_mean and longest <= byte_tiles.MOST_TAPS and call.accumulator == "float64":
             return "uint16"
