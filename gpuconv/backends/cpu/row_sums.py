@@ -22,6 +22,7 @@ from gpuconv.backends.cpu.simd import (
     broadcast,
     constant,
     counted,
+    element_type,
     lanes_of,
     load_vector,
     splat,
@@ -30,15 +31,15 @@ from gpuconv.backends.cpu.simd import (
 )
 from gpuconv.backends.cpu.stencil_tiles import finished
 
-__all__ = ["MOST_BYTES", "MOST_ROWS", "add_rows", "run_along", "slide", "whole_divisor"]
+__all__ = ["MOST_BYTES", "MOST_ROWS", "add_rows", "slide", "sum_along", "whole_divisor"]
 
 MOST_ROWS = 4
 """Rows that one call adds."""
 MOST_BYTES = 257
 """Bytes whose sum 16 bits hold."""
 _VECTORS = 4
-_U16, _PIECE = CODES["uint16"], 8
-"""The type of sums of bytes, and how many of them have 128 bits."""
+_U16 = CODES["uint16"]
+"""The type of sums of bytes."""
 
 
 @functools.cache
@@ -139,17 +140,22 @@ def _compiled_slide(version: int) -> Any:
 
 
 @functools.cache
-def run_along() -> int:
-    """Return the address of the function that adds neighbours along a row: `_run_along`."""
-    return int(_compiled_run_along(simd.source_version()).address)
+def sum_along(code: int) -> int:
+    """Return the address of the function that adds neighbours along a row: `_run_along`, or of floats `_scan_along`."""
+    return int(_sum_along(code, simd.source_version()).address)
 
 
-def _compiled_run_along(version: int) -> Any:
+def _sum_along(code: int, version: int) -> Any:
     @cfunc(types.void(types.int64), cache=True, error_model="numpy")
     def compute(a):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
         if version == 0:
             return
-        _run_along(read(a), read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40))
+        to, row, totals, step = read(a), read(a + 8), read(a + 16), read(a + 24)
+        count, reach, divisor = read(a + 32), read(a + 40), read(a + 48)
+        if code == _U16:
+            _run_along(to, row, totals, count, reach, divisor)
+        else:
+            _scan_along(to, row, totals, totals + step, count, reach, divisor, code)
 
     return compute
 
@@ -193,7 +199,7 @@ def _run_along(typingctx: Any, to: Any, row: Any, totals: Any, count: Any, reach
         before = cgutils.alloca_once_value(builder, splat(kind, 0))
         with counted(builder, _vectors(builder, builder.add(count, reach), n)) as index:
             at = builder.mul(index, constant(2 * n))
-            value = _totals(builder, load_vector(builder, builder.add(row, at), _U16, n))
+            value = _totals(builder, load_vector(builder, builder.add(row, at), _U16, n), _U16)
             last = builder.shuffle_vector(value, value, _places([n - 1] * n))
             base = builder.load(before)
             builder.store(builder.add(base, last), before)
@@ -209,6 +215,72 @@ def _run_along(typingctx: Any, to: Any, row: Any, totals: Any, count: Any, reach
     return types.void(*[types.int64] * 6), codegen
 
 
+@intrinsic(prefer_literal=True)
+def _scan_along(
+    typingctx: Any, to: Any, row: Any, before: Any, after: Any, count: Any, reach: Any, divisor: Any, code: Any
+) -> Any:
+    """Write the sum of each of `count` elements of a row and of the `reach` after it, divided.
+
+    As rows are down columns (see `separable_kernels`), elements are taken in runs as long as a sum. `before` has room
+    for the sums of what comes before each element in its run, `after`, from a vector on, for those of each and the rest
+    of its run: a sum is of two of them. Nothing is subtracted. Whole vectors are read and written; of the result no
+    more than its own.
+    """
+    kind = code.literal_value
+    n, size = lanes_of(kind), BYTES[kind]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, row, before, after, count, reach, divisor = args[:7]
+        vector, length = ir.VectorType(element_type(kind), n), builder.add(reach, constant(1))
+        after = builder.add(after, constant(n * size))
+        end = builder.add(count, reach)
+        carried = cgutils.alloca_once(builder, vector)
+
+        def at(base: Any, place: Any) -> Any:
+            return builder.add(base, builder.mul(place, constant(size)))
+
+        def scan(place: Any, target: Any, *, back: bool) -> None:
+            value = _totals(builder, load_vector(builder, at(row, place), kind, n), kind, back=back)
+            value = builder.fadd(value, builder.load(carried))
+            builder.store(builder.shuffle_vector(value, value, _places([0 if back else n - 1] * n)), carried)
+            store_vector(builder, value, target, kind)
+
+        none = splat(vector, 0.0)
+        with counted(builder, builder.add(builder.sdiv(end, length), constant(1))) as run:
+            first = builder.mul(run, length)
+            own = builder.sub(end, first)
+            own = builder.select(builder.icmp_signed("<", own, length), own, length)
+            builder.store(none, carried)
+            store_vector(builder, ir.Constant(element_type(kind), 0.0), at(before, first), kind)
+            with counted(builder, _vectors(builder, own, n)) as index:
+                place = builder.add(first, builder.mul(index, constant(n)))
+                scan(place, at(before, builder.add(place, constant(1))), back=False)
+        runs = builder.sdiv(builder.add(count, reach), length)
+        with counted(builder, runs) as index:
+            # From the last run on, so that what a vector writes before its run is written again.
+            last = builder.mul(builder.sub(runs, index), length)
+            builder.store(none, carried)
+            with counted(builder, _vectors(builder, length, n)) as step:
+                place = builder.sub(last, builder.mul(builder.add(step, constant(1)), constant(n)))
+                scan(place, at(after, place), back=True)
+        vectors = _vectors(builder, count, n)
+        with counted(builder, vectors) as index:
+            place = builder.mul(index, constant(n))
+            left, right = (
+                load_vector(builder, at(base, start), kind, n)
+                for base, start in ((after, place), (before, builder.add(place, length)))
+            )
+            total = cgutils.alloca_once(builder, vector)
+            builder.store(builder.fadd(left, right), total)
+            with builder.if_then(builder.icmp_signed("!=", divisor, constant(0))):
+                (value,) = finished(builder, [builder.load(total)], divisor, kind, n)
+                builder.store(value, total)
+            store_part(builder, builder.load(total), at(to, place), kind, builder.sub(count, place))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 7, code), codegen
+
+
 def _vectors(builder: Any, count: Any, n: int) -> Any:
     return builder.sdiv(builder.add(count, constant(n - 1)), constant(n))
 
@@ -217,18 +289,20 @@ def _places(order: list[int]) -> Any:
     return ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
 
 
-def _totals(builder: Any, value: Any) -> Any:
-    """Return of each lane the sum of all up to it."""
-    n, none = value.type.count, splat(value.type, 0)
-    step = 1
+def _totals(builder: Any, value: Any, code: int, *, back: bool = False) -> Any:
+    """Return of each lane the sum of all up to it, or from it on."""
+    n, none, plus = value.type.count, ir.Constant(value.type, None), builder.fadd if code < 2 else builder.add
+    piece, step = 16 // BYTES[code], 1
     while step < n:
-        if step < _PIECE:
+        if step < piece:
             # Within pieces of 128 bits lanes are shifted in one step.
-            order = [lane - step if lane % _PIECE >= step else n for lane in range(n)]
+            order = [lane - step if lane % piece >= step else n for lane in range(n)]
         else:
             # The last of a run of pieces is added to all of the next run.
             order = [lane // step * step - 1 if lane // step % 2 else n for lane in range(n)]
-        value = builder.add(value, builder.shuffle_vector(value, none, _places(order)))
+        if back:
+            order = [n if lane == n else n - 1 - lane for lane in reversed(order)]
+        value = plus(value, builder.shuffle_vector(value, none, _places(order)))
         step *= 2
     return value
 

@@ -15,7 +15,7 @@ from gpuconv.backends.cpu import byte_tiles, simd, threads
 from gpuconv.backends.cpu import separable_kernels as kernels
 from gpuconv.backends.cpu.axes import odd_lines
 from gpuconv.backends.cpu.memory import address_of
-from gpuconv.backends.cpu.row_sums import MOST_BYTES, MOST_ROWS, add_rows, run_along, slide, whole_divisor
+from gpuconv.backends.cpu.row_sums import MOST_BYTES, MOST_ROWS, add_rows, slide, sum_along, whole_divisor
 from gpuconv.backends.cpu.simd import BYTES, CODES
 from gpuconv.backends.cpu.stencil_kernels import row_packing, row_writing
 from gpuconv.backends.cpu.stencil_tiles import block, divisor_record
@@ -39,8 +39,8 @@ _SCRATCH_BYTES = 384 << 10
 _TASK_FLOPS = 100e6
 _LEAST_MEAN = 12
 """Weights along an axis from which on a mean is had from its neighbours."""
-_MOST_STEPS = 2
-"""Steps of a sum along a row that take no longer than to run on, where that is allowed."""
+_MOST_STEPS = {"uint16": 2, "float32": 3, "float64": 3}
+"""Steps of a sum along a row that take no longer than to go over it there and back, or to run on with integers."""
 _MEAN_TAPS = 10
 """What such a mean takes along an axis, in products of a filter."""
 
@@ -197,7 +197,8 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
     steps = np.array(_mean_steps(wide, row_bytes, apart * size, apart), np.int64)
     band_rows = block_y + high - 1 if not runs_on else high + 1 if sums == "uint16" else high
     columns_offset = band_rows * row_bytes
-    levels = 2 + int(math.log(wide, 4) + 1e-9)
+    # Of a mean also the rows that `row_sums.sum_along` takes.
+    levels = max(2 + int(math.log(wide, 4) + 1e-9), 3)
     prefix_offset = columns_offset + max(rows * factored.terms, levels) * row_bytes
     call = np.zeros((), kernels.CALL)
     counts = -(-oy // block_y), -(-ox // block_x)
@@ -286,8 +287,8 @@ def _functions(call: Call) -> tuple[int, ...]:
     adding, is_bytes, is_dense = (0, 0, 0), sums == CODES["uint16"], call.problem.dilation[1] == 1
     if words[_index("is_mean")]:
         tiles = (0, 0, 0, 0)
-        runs_along = is_bytes and is_dense and words[_index("step_count")] > _MOST_STEPS
-        adding = add_rows(sums), slide() if is_bytes else 0, run_along() if runs_along else 0
+        along = is_dense and words[_index("step_count")] > _MOST_STEPS[_sums(call)]
+        adding = add_rows(sums), slide() if is_bytes else 0, sum_along(sums) if along else 0
     elif is_bytes:
         one = byte_tiles.down(1)
         tiles = (byte_tiles.down(byte_tiles.rows_down()), 0, one, byte_tiles.across() if is_dense else one)

@@ -98,9 +98,9 @@ def _slide_down(p, band, columns, running, j, count):  # type: ignore[no-untyped
 
 @njit(error_model="numpy")
 def _row_sums(p, columns, into, nx):  # type: ignore[no-untyped-def]
-    """Add up a mean's sums along a row in steps that double their length or more, or from sums of all before."""
+    """Add up a mean's sums along a row in steps that double their length or more, or of parts of runs."""
     if p.along:
-        call(p.along, (into, columns, columns + p.row_bytes, nx, p.reach_x, p.row_divisor))
+        call(p.along, (into, columns, columns + p.row_bytes, p.row_bytes, nx, p.reach_x, p.row_divisor))
         return
     for index in range(p.step_count):
         step = p.steps + index * STEP_BYTES
