@@ -244,12 +244,16 @@ def test_means_of_any_length(dtype: str, mode: str) -> None:
             np.testing.assert_array_equal(ours, scipy_ndimage.uniform_filter(x, sizes, mode=scipy_mode))
 
 
-def test_means_lose_a_nan_where_their_window_ends() -> None:
-    x = rng("nan in a mean").uniform(-1, 1, (90, 100)).astype(np.float32)
-    x[40, 50], x[80, 2] = np.nan, np.inf
-    y = ndimage.uniform_filter(x, (21, 15), mode="constant")
-    reached = ndimage.uniform_filter((~np.isfinite(x)).astype(np.float64), (21, 15), mode="constant") > 1e-9
+@pytest.mark.parametrize("size", [(21, 15), (40, 63), (2, 129), (12, 170)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_means_lose_a_nan_where_their_window_ends(size: tuple[int, int], dtype: str) -> None:
+    x = rng("nan in a mean").uniform(-1, 1, (90, 400)).astype(dtype)
+    x[40, 50], x[80, 2], x[10, 399] = np.nan, np.inf, -np.inf
+    y = ndimage.uniform_filter(x, size, mode="constant")
+    reached = ndimage.uniform_filter((~np.isfinite(x)).astype(np.float64), size, mode="constant") > 1e-9
     np.testing.assert_array_equal(~np.isfinite(y), reached)
+    exact = scipy_ndimage.uniform_filter(np.where(np.isfinite(x), x, 0).astype(np.float64), size, mode="constant")
+    np.testing.assert_allclose(y[~reached], exact[~reached], rtol=0, atol=20 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("mode", MODES)
