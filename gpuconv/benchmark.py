@@ -223,7 +223,7 @@ def _least(function: Callable[[], Any], seconds: float) -> float:
 
 
 def _agree(ours: Any, theirs: Any) -> bool:
-    """Whether two results are equal up to rounding; of 8-bit images, up to the fraction that each of two passes loses."""
+    """Whether two results are equal up to rounding; of 8-bit images, up to the fractions that two passes lose."""
     if ours.shape != theirs.shape:
         return False
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
