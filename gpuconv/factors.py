@@ -30,6 +30,8 @@ class Factored(NamedTuple):
     under those zeros meet no weight, be they finite or not."""
     is_whole: bool = False
     """Whether values between the passes lose their fraction, as those of an integer dtype do."""
+    pixel: int = 1
+    """Neighbouring elements along the last axis that have one place in the border, of pixels."""
 
 
 class Factors(NamedTuple):
@@ -45,11 +47,14 @@ class Factors(NamedTuple):
     is_whole : bool
         As in `Factored`. The axes are then summed along in their order, and no value leaves the dtype's range: weights
         are at least 0, and the sum along an axis at most its divisor. The divisor of a mean is its length.
+    pixel : int
+        As in `Factored`.
     """
 
     terms: tuple[tuple[Any, ...], ...]
     divisors: tuple[float, ...] = ()
     is_whole: bool = False
+    pixel: int = 1
 
     @property
     def divisor(self) -> float:
@@ -63,7 +68,7 @@ class Factors(NamedTuple):
         sparse = any(vector.size > 1 and not (vector[0] and vector[-1]) for vector in vectors)
         ends = tuple(tuple(map(_ends, term)) for term in self.terms) if sparse else ()
         mean = len(self.terms) == 1 and all((vector == 1).all() for vector in vectors)
-        return Factored(len(self.terms), mean, ends, self.is_whole)
+        return Factored(len(self.terms), mean, ends, self.is_whole, self.pixel)
 
     def product(self, problem: ConvProblem) -> Any:
         """Return the weights as an array, not divided."""

@@ -56,7 +56,8 @@ def correlate_into(output: Array, x: Array, f: Filter, cval: Any, how: How) -> N
         _by_taps(output, x, f, cval, how)
         return
     found = ready(f, x.shape, x.dtype, output.dtype, float(cval) if f.mode == "zeros" else 0.0, how)
-    if found.fold.pixel > 1 and f.mode != "zeros" and any(found.geometry.padding[-1]):
+    knows_pixels = found.factored is not None and found.factored.pixel == found.fold.pixel
+    if found.fold.pixel > 1 and f.mode != "zeros" and any(found.geometry.padding[-1]) and not knows_pixels:
         _ends_apart(output, x, f, cval, how)
     else:
         compute(output, x, found, how)
@@ -98,7 +99,7 @@ def _is_finite(y: Array) -> bool:
 def _ends_apart(output: Array, x: Array, f: Filter, cval: Any, how: How) -> None:
     """Correlate rows of pixels: where the filter reaches beyond a row, with the pixels that stand there copied to it.
 
-    The algorithms know no border of pixels, whose elements keep their order where the pixels are reversed.
+    Only `separable` knows a border of pixels, whose elements keep their order where the pixels are reversed.
     """
     axis = max(axis for axis, k in enumerate(f.kernel) if k > 1)
     (before, after), n, bare = f.padding[axis], x.shape[axis], _bare(f, axis)

@@ -37,7 +37,7 @@ _WORTH_DECOMPOSING, _LEAST_DECOMPOSED, _MOST_TERMS = 1 << 24, 5, 4
 """Products, and weights along both axes, from which on a sum of factors is looked for, and the most of them."""
 _MOST_KEPT = 8192
 """Bytes of the weights that caches keep: what more of them do takes so long that to find out anew costs nothing."""
-_PLAIN, _MOST_REMEMBERED = {bool, int, float, str, type(None), np.ndarray}, 512
+_PLAIN, _MOST_REMEMBERED = {bool, int, float, str, type(None)}, 512
 _LEAST_WEIGHT, _BESIDE_LEAST = 2.0**-100, 2.0**-36
 """Weights of less become it, sign and all, where the largest is at least the second, so that no sum changes: their
 products in float32 may be subnormal, each of which takes as long as a hundred others."""
@@ -82,15 +82,15 @@ def kept(function: Callable[..., Any]) -> Callable[..., Any]:
 def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that remembers what it returned for plain arguments, where that is of moderate size.
 
-    The types count too: what is an error for 3.0 is one after 3. Sequences, whose elements have types, are not plain;
-    arrays, which the caller may change, are copied.
+    The types count too, also of a tuple's elements: what is an error for 3.0 is one after 3. Arrays, which the caller
+    may change, are copied.
     """
     found: dict[tuple[Any, ...], Any] = {}
 
     @functools.wraps(make)
     def call(*arguments: Any) -> Any:
-        kinds = tuple(map(type, arguments))
-        if not _PLAIN.issuperset(kinds):
+        kinds = tuple(tuple(map(type, value)) if type(value) is tuple else type(value) for value in arguments)
+        if not all(_PLAIN.issuperset(kind) if type(kind) is tuple else kind in (*_PLAIN, np.ndarray) for kind in kinds):
             return make(*arguments)
         key = kinds, *map(_key_of, arguments)
         result = found.get(key)
@@ -276,7 +276,8 @@ def ready(
     if terms and not transforms and (divisor != 1.0 or described is not None):
         one = np.ones(1, sums)
         vectors = tuple(fold.pick(tuple(rounded(vector, sums) for vector in term), one) for term in terms)
-        factors, divisor = Factors(vectors, fold.pick(f.divisors, 1.0) if f.divisors else (), f.is_whole), 1.0
+        divisors = fold.pick(f.divisors, 1.0) if f.divisors else ()
+        factors, divisor = Factors(vectors, divisors, f.is_whole, fold.pixel), 1.0
     elif math.prod(x_shape) >= _WORTH_FACTORING and fold.rank == 2 and min(w.shape[2:]) > 2 and not f.bank:
         # What was allowed as a transform may not become two passes of long sums.
         is_short = max(w.shape[2:]) <= LONGEST_PASS or sums == np.float64 or how.dtype is not None

@@ -206,7 +206,7 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
         ("mode", MODES.index(problem.padding_mode)), ("offset_y", -problem.padding[0][0]),
         ("offset_x", -problem.padding[1][0]), ("count_y", oy), ("count_x", ox), ("block_y", block_y),
         ("block_x", block_x), ("blocks_y", counts[0]), ("blocks_x", counts[1]), ("reach_y", high - 1),
-        ("reach_x", reach_x), ("tap_step", apart * size), ("rows", rows), ("fewer", fewer),
+        ("reach_x", reach_x), ("tap_step", apart * size), ("pixel", factored.pixel), ("rows", rows), ("fewer", fewer),
         ("terms", factored.terms), ("is_mean", runs_on), ("steps", address_of(steps)), ("step_count", len(steps)),
         ("band_rows", band_rows), ("used", used), ("row_bytes", row_bytes), ("columns_offset", columns_offset),
         ("column_step", row_bytes), ("term_step", rows * row_bytes), ("prefix_offset", prefix_offset),

@@ -25,7 +25,7 @@ CALL = record(
     # run down and along with sums of integers and convert a row; bytes of an element
     "pack tile fewer_tile one_tile across add slide along write size y_size "
     "mode low_y low_x high_y high_x offset_y offset_x count_y count_x "
-    "block_y block_x blocks_y blocks_x reach_y reach_x tap_step rows fewer "
+    "block_y block_x blocks_y blocks_x reach_y reach_x tap_step pixel rows fewer "
     # products that are added, and their parts of each pass
     "terms column_parts row_parts "
     # sums that are had from their neighbours', and the steps of such a sum along a row
@@ -139,7 +139,8 @@ def _passes(version: int) -> Any:
                     p.pack,
                     (
                         scratch + packed % p.band_rows * p.row_bytes, x + (iy + p.low_y) * p.xy,
-                        qx + p.offset_x - p.low_x, nx + p.reach_x, p.used, 1, size_x, p.xx, p.mode, int(iy < 0), p.fill,
+                        qx + p.offset_x - p.low_x, nx + p.reach_x, p.used, 1, size_x, p.xx, p.mode,
+                        int(iy < 0), p.fill, p.pixel,
                     ),
                 )  # fmt: skip
                 ahead = iy + p.rows

@@ -59,6 +59,8 @@ def supports(call: Call, device: Device) -> str | None:
             return "the product of its factors is too large to be worth it"
         if call.factored.is_whole or _support(call) is None:
             return "the product of its factors has another result"
+        if call.factored.pixel > 1 and problem.padding_mode != "zeros" and any(problem.padding[-1]):
+            return "stencils have no border of pixels"
     if call.operation in ("transposed", "input_gradient"):
         if problem.padding_mode != "zeros":
             return "the gradient of a border is no stencil"

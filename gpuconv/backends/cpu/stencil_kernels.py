@@ -77,13 +77,14 @@ def _row_packing(source: int, accumulator: int, size: int, version: int) -> Any:
         to, start, first, count, pitch, advance = (
             read(a), read(a + 8), read(a + 16), read(a + 24), read(a + 32), read(a + 40)
         )  # fmt: skip
-        size_x, step, mode, is_outside, fill = (
-            read(a + 48), read(a + 56), read(a + 64), read(a + 72), read(a + 80)
+        size_x, step, mode, is_outside, fill, pixel = (
+            read(a + 48), read(a + 56), read(a + 64), read(a + 72), read(a + 80), read(a + 88)
         )  # fmt: skip
         value = load(fill, accumulator, accumulator)
         _pack_row(
-            to, start, first, count, pitch, advance, size_x, step, mode, is_outside, value, source, accumulator, size
-        )
+            to, start, first, count, pitch, advance, size_x, pixel, step, mode, is_outside, value, source, accumulator,
+            size,
+        )  # fmt: skip
 
     return pack
 
@@ -105,13 +106,22 @@ def _row_writing(accumulator: int, target: int, version: int) -> Any:
 
 
 @njit(error_model="numpy")
-def _pack_row(to, start, first, count, pitch, advance, size_x, step, mode, is_outside, fill, source, accumulator, size):  # type: ignore[no-untyped-def]
+def _border_place(mode, place, size, pixel):  # type: ignore[no-untyped-def]
+    """Return the element of a row that stands at a place beyond its ends, where `pixel` neighbours have one place."""
+    if pixel == 1:
+        return source_place(mode, place, size)
+    whole = place // pixel
+    return source_place(mode, whole, size // pixel) * pixel + place - whole * pixel
+
+
+@njit(error_model="numpy")
+def _pack_row(to, start, first, count, pitch, advance, size_x, pixel, step, mode, is_outside, fill, source, code, size):  # type: ignore[no-untyped-def]
     """Copy inputs first, first + advance, ... of the row at `start`, `count` of them, the border filled in.
 
     The places from `count` to `pitch` are filled too: whole vectors are read and written, up to one past `pitch`.
     """
     if is_outside:
-        fill_places(to, pitch, fill, accumulator)
+        fill_places(to, pitch, fill, code)
         return
     if advance == 1:
         inner, outer = min(max(-first, 0), count), size_x - first
@@ -119,21 +129,21 @@ def _pack_row(to, start, first, count, pitch, advance, size_x, step, mode, is_ou
         inner, outer = min(max(-(first // advance), 0), count), -((first - size_x) // advance)
     outer = min(max(outer, inner), count)
     if mode == 0:
-        fill_places(to, inner, fill, accumulator)
+        fill_places(to, inner, fill, code)
     else:
         for i in range(inner):
-            at = source_place(mode, first + advance * i, size_x)
-            store(to + i * size, load(start + at * step, source, accumulator), accumulator, accumulator)
+            at = _border_place(mode, first + advance * i, size_x, pixel)
+            store(to + i * size, load(start + at * step, source, code), code, code)
     copy_places(
-        to + inner * size, start + (first + advance * inner) * step, outer - inner, advance * step, source, accumulator
+        to + inner * size, start + (first + advance * inner) * step, outer - inner, advance * step, source, code
     )
     if mode == 0:
-        fill_places(to + outer * size, pitch - outer, fill, accumulator)
+        fill_places(to + outer * size, pitch - outer, fill, code)
     else:
         for i in range(outer, count):
-            at = source_place(mode, first + advance * i, size_x)
-            store(to + i * size, load(start + at * step, source, accumulator), accumulator, accumulator)
-        fill_places(to + count * size, pitch - count, fill, accumulator)
+            at = _border_place(mode, first + advance * i, size_x, pixel)
+            store(to + i * size, load(start + at * step, source, code), code, code)
+        fill_places(to + count * size, pitch - count, fill, code)
 
 
 call_record = record_at(CALL)
@@ -225,8 +235,8 @@ def _block_packing(source: int, accumulator: int, x_size: int, size: int, versio
                 start = start_z + (iy + p.low_y) * p.xy
                 if bordered:
                     _pack_row(
-                        place, start, first, count, p.used, advance, size_x, p.xx, mode, iz < 0 or iy < 0, fill, source,
-                        accumulator, size,
+                        place, start, first, count, p.used, advance, size_x, 1, p.xx, mode, iz < 0 or iy < 0, fill,
+                        source, accumulator, size,
                     )  # fmt: skip
                 elif iz >= 0 and iy >= 0:
                     copy_places(
