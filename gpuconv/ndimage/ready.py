@@ -277,7 +277,7 @@ def ready(
         one = np.ones(1, sums)
         vectors = tuple(fold.pick(tuple(rounded(vector, sums) for vector in term), one) for term in terms)
         divisors = fold.pick(f.divisors, 1.0) if f.divisors else ()
-        factors, divisor = Factors(vectors, divisors, f.is_whole, fold.pixel), 1.0
+        factors, divisor = Factors(vectors, divisors, f.is_whole, fold.pixel if in_passes else 1), 1.0
     elif math.prod(x_shape) >= _WORTH_FACTORING and fold.rank == 2 and min(w.shape[2:]) > 2 and not f.bank:
         # What was allowed as a transform may not become two passes of long sums.
         is_short = max(w.shape[2:]) <= LONGEST_PASS or sums == np.float64 or how.dtype is not None

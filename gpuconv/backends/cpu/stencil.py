@@ -54,13 +54,14 @@ def supports(call: Call, device: Device) -> str | None:
     elif call.dtype not in ("float32", "float64"):
         return f"stencils compute float32 and float64, not {call.dtype}"
     problem = call.problem
+    has_pixels = call.factored is not None and call.factored.pixel > 1
+    if has_pixels and problem.padding_mode != "zeros" and any(problem.padding[-1]):
+        return "stencils have no border of pixels"
     if call.factored is not None and sum(k > 1 for k in problem.kernel) > 1:
         if math.prod(problem.kernel) > _LARGEST_PRODUCT:
             return "the product of its factors is too large to be worth it"
         if call.factored.is_whole or _support(call) is None:
             return "the product of its factors has another result"
-        if call.factored.pixel > 1 and problem.padding_mode != "zeros" and any(problem.padding[-1]):
-            return "stencils have no border of pixels"
     if call.operation in ("transposed", "input_gradient"):
         if problem.padding_mode != "zeros":
             return "the gradient of a border is no stencil"
