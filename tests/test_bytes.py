@@ -120,17 +120,3 @@ def test_quotients_of_sums_of_bytes() -> None:
         # One less where the product is too large by one; it still has 16 bits then.
         assert (quotients * by < 1 << 16).all()
         np.testing.assert_array_equal(quotients - (quotients * by > sums), sums // length)
-
-
-def test_filters_settled_before_notice_other_weights_and_types() -> None:
-    x = rng("settled").integers(0, 256, (30, 40), dtype=np.uint8)
-    weights = np.ones((3, 3))
-    before = ndimage.correlate(x, weights, output="f8")
-    weights[1, 1] = 5
-    np.testing.assert_allclose(ndimage.correlate(x, weights, output="f8"), before + 4.0 * x)
-    ndimage.gaussian_filter(x, 1, order=0)
-    with pytest.raises(TypeError):
-        ndimage.gaussian_filter(x, 1, order=0.0)
-    ndimage.sobel(x, 1)
-    with pytest.raises(TypeError):
-        ndimage.sobel(x, 1.0)

@@ -285,3 +285,40 @@ def test_a_real_output_dtype_is_promoted_with_a_warning():
     with pytest.warns(UserWarning, match="promoting specified output dtype to complex") as caught:
         assert ndimage.correlate([1.0, 2.0], [1j], output=np.float32).dtype == np.complex64
     assert caught[0].filename == __file__
+
+
+def test_filters_settled_before_notice_other_weights_and_types():
+    x = image((30, 40), "u1")
+    weights = np.ones((3, 3))
+    before = ndimage.correlate(x, weights, output="f8")
+    weights[1, 1] = 5
+    np.testing.assert_allclose(ndimage.correlate(x, weights, output="f8"), before + 4.0 * x)
+    ndimage.gaussian_filter(x, 1, order=0)
+    with pytest.raises(TypeError):
+        ndimage.gaussian_filter(x, 1, order=0.0)
+    ndimage.sobel(x, 1)
+    with pytest.raises(TypeError):
+        ndimage.sobel(x, 1.0)
+
+
+@pytest.mark.parametrize("name", ["correlate1d", "convolve1d", "correlate", "convolve"])
+def test_weights_that_change_after_the_call(name):
+    x, function = image((30, 40), "f8"), getattr(ndimage, name)
+    shape = (3,) if name.endswith("1d") else (3, 3)
+    for more in ({}, {"origin": 0 if name.endswith("1d") else [0, 0]}):
+        w = np.arange(1.0, 1 + np.prod(shape)).reshape(shape)
+        wanted = function(x, w, **more)
+        again = w.copy()
+        w[...] = 0
+        np.testing.assert_array_equal(function(x, again, **more), wanted)
+        np.testing.assert_array_equal(function(x, w, **more), 0 * x)
+
+
+def test_sizes_given_as_arrays_of_any_kind():
+    x = image((30, 40), "f8")
+    for sizes in (np.array([3, 5], ">i2"), np.array([3, 5], ">i2").view("<i2"), np.array([3, 5])):
+        close(ndimage.uniform_filter(x, sizes, mode="wrap"), sp.uniform_filter(x, sizes, mode="wrap"), 3000)
+        x = x[::-1]
+    for sigma in (0.5, 0.75, 1.5):
+        widths = np.array([sigma, sigma + 0.25], dtype=object)
+        close(ndimage.gaussian_filter(x, widths), sp.gaussian_filter(x, [sigma, sigma + 0.25]), 100)

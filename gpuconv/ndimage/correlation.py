@@ -222,7 +222,7 @@ def _filter_of(
     else:
         w = w.conj()
     origins = [check_origin(shift, k) for shift, k in zip(shifts, sizes, strict=True)]
-    return Filter(w, tuple(origins), tuple(strides), name, bank=bank, tolerance=tolerance)
+    return Filter(np.array(w), tuple(origins), tuple(strides), name, bank=bank, tolerance=tolerance)
 
 
 def _flipped(w: Array, origins: Sequence[int], *, bank: bool = False) -> tuple[Array, list[int]]:
@@ -343,5 +343,5 @@ def _correlate1d(
     check_centred(name, origin)
     w, (shift,) = _flipped(w, [operator.index(origin)]) if flip else (w.conj(), [origin])
     (stride,) = check_steps(step, 1)
-    single = Pass(axis, w, name, check_origin(shift, w.size), step=stride)
+    single = Pass(axis, np.array(w), name, check_origin(shift, w.size), step=stride)
     return filter_passes(input, x, Passes([single]), output, cval, nan, mask, how, out, promotes=5)

@@ -82,20 +82,20 @@ def kept(function: Callable[..., Any]) -> Callable[..., Any]:
 def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that remembers what it returned for plain arguments, where that is of moderate size.
 
-    The types count too, also of a tuple's elements: what is an error for 3.0 is one after 3. Arrays, which the caller
-    may change, are copied.
+    The types count too, also of a tuple's elements: what is an error for 3.0 is one after 3. Arrays are plain where
+    they are of the dtypes of weights; as the caller may change them, `make` keeps none that it is given.
     """
     found: dict[tuple[Any, ...], Any] = {}
 
     @functools.wraps(make)
     def call(*arguments: Any) -> Any:
         kinds = tuple(tuple(map(type, value)) if type(value) is tuple else type(value) for value in arguments)
-        if not all(_PLAIN.issuperset(kind) if type(kind) is tuple else kind in (*_PLAIN, np.ndarray) for kind in kinds):
+        if not all(map(_is_plain, arguments, kinds)):
             return make(*arguments)
         key = kinds, *map(_key_of, arguments)
         result = found.get(key)
         if result is None:
-            result = make(*(value.copy() if type(value) is np.ndarray else value for value in arguments))
+            result = make(*arguments)
             if result.nbytes <= _MOST_KEPT:
                 if len(found) >= _MOST_REMEMBERED:
                     found.clear()
@@ -103,6 +103,12 @@ def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return call
+
+
+def _is_plain(value: Any, kind: Any) -> bool:
+    if type(kind) is tuple:
+        return _PLAIN.issuperset(kind)
+    return kind in _PLAIN or (kind is np.ndarray and value.dtype in (np.float64, np.complex128))
 
 
 class Filter(ByValue):

@@ -224,7 +224,7 @@ def _geometry(problem: ConvProblem, sums: str, factored: Factored) -> _Geometry:
 class _Packed(NamedTuple):
     """A call's record but for the arrays, and what it holds the addresses of.
 
-    Those are the weights of the passes, their parts (see `stencil_tiles`) and a few numbers.
+    Those are the weights of the passes, their parts (see `stencil_tiles`), a few numbers and the steps of means.
     """
 
     words: Array
@@ -257,7 +257,7 @@ def pack(call: Call, w: Factors) -> _Packed:
     for name, array in zip(_WEIGHTS, weights, strict=False):
         words[_index(name)] = address_of(array)
     words[_NUMBERS] = first, first + size, *dividing, *_functions(call)
-    return _Packed(words, (numbers, *weights))
+    return _Packed(words, (numbers, g.steps, *weights))
 
 
 def _weights_and_parts(call: Call, w: Factors) -> list[Array]:
