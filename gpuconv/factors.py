@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from gpuconv.problem import ConvProblem
 
-__all__ = ["Factored", "Factors", "low_rank"]
+__all__ = ["Factored", "Factors", "exact_product", "is_dyadic", "low_rank"]
 
 
 class Factored(NamedTuple):
@@ -80,6 +80,46 @@ def _ends(vector: Any) -> tuple[int, int]:
     """Return the range outside of which a vector is 0, of at least one element."""
     places = np.flatnonzero(vector)
     return (int(places[0]), int(places[-1]) + 1) if places.size else (0, 1)
+
+
+_FRACTION = 2.0**20
+"""Numbers are taken for fractions of few bits that are whole multiples of its inverse."""
+
+
+def is_dyadic(numbers: Any) -> bool:
+    """Return whether numbers are fractions of few bits, of which float64 sums are exact.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> is_dyadic(np.array([0.25, 3.0])), is_dyadic(np.array([0.1]))
+    (True, False)
+    """
+    scaled = np.asarray(numbers, np.float64) * _FRACTION
+    return bool((scaled == np.rint(scaled)).all())
+
+
+def exact_product(weights: Any, *, whole: bool) -> Factors | None:
+    """Return 2-d weights of few bits as one product of vectors of few bits, exactly; None where there is none known.
+
+    With `whole` the vectors' elements must be integers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> exact_product(np.outer([1.0, 2, 1], [-1.0, 0, 1]), whole=True).terms[0]
+    (array([-1., -2., -1.]), array([ 1., -0., -1.]))
+    """
+    row, column = np.unravel_index(np.argmax(np.abs(weights)), weights.shape)
+    pivot = weights[row, column]
+    if pivot == 0 or not np.isfinite(weights).all():
+        return None
+    down, across = weights[:, column], weights[row] / pivot
+    if (np.outer(down, across) != weights).any() or not (is_dyadic(down) and is_dyadic(across)):
+        return None
+    if whole and (across != np.rint(across)).any():
+        return None
+    return Factors(((down, across),))
 
 
 def low_rank(weights: Any, dtype: Any, most: int = 1, tolerance: float = 0.0) -> Factors | None:

@@ -112,6 +112,7 @@ def _filters(dtype: str) -> int:
         for function, arguments, more in (
             (ndimage.correlate, (weights,), {}), (ndimage.correlate1d, (weights[0],), {}),
             (ndimage.uniform_filter, (5,), {}), (ndimage.uniform_filter, (15,), {}),
+            (ndimage.uniform_filter, (63,), {}),
             (ndimage.gaussian_filter, (1.0,), {}),
             (ndimage.gaussian_filter, (6.0,), {}), (ndimage.sobel, (), {}), (ndimage.laplace, (), {}),
             (ndimage.correlate, (weights,), {"precision": "highest"}), (ndimage.correlate, (weights,), {"step": 2}),

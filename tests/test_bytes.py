@@ -76,6 +76,19 @@ def test_gaussians_are_those_of_float64(shape: tuple[int, ...], mode: str) -> No
             np.testing.assert_array_equal(ours, in_passes(x, tuple(vectors), mode), err_msg=f"{name} {sigma}")
 
 
+@pytest.mark.parametrize("reach", [16, 40])
+def test_weights_too_small_for_fixed_point(reach: int) -> None:
+    """What they leave missing of white beside black may make the difference of one."""
+    x = np.zeros((70, 200), np.uint8)
+    x[:, 100:] = 255
+    place = np.arange(-reach, reach + 1)
+    w = np.exp(-0.5 * (place / 2.0) ** 2)
+    w = w / w.sum() * (1 + (w.size + 8) * 2.0**-53)
+    ours = ndimage.gaussian_filter(x, 2, radius=reach, mode="nearest")
+    np.testing.assert_array_equal(ours, in_passes(x, (w, w), "nearest"))
+    assert (ours[:, 110:115] == 254).any()
+
+
 @pytest.mark.parametrize("taps", [2, 3, 4, 5, 8, 9, 40])
 def test_sums_near_a_whole_number_are_taken_again(taps: int) -> None:
     """Weights that are a little less than 1 together, lopsided or not: equal bytes become one less, as in float64."""

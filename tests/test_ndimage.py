@@ -322,3 +322,31 @@ def test_sizes_given_as_arrays_of_any_kind():
     for sigma in (0.5, 0.75, 1.5):
         widths = np.array([sigma, sigma + 0.25], dtype=object)
         close(ndimage.gaussian_filter(x, widths), sp.gaussian_filter(x, [sigma, sigma + 0.25]), 100)
+
+
+@pytest.mark.parametrize("output", ["i4", "i8", "f8"])
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4"])
+def test_products_of_whole_vectors_sum_to_whole_numbers(dtype, output):
+    """On images large enough that weights are looked at for factors, whose roots would fall short of them."""
+    x = np.random.default_rng(0).integers(0, 200, (150, 160)).astype(dtype)
+    up, down, five = np.array([1.0, 2, 1]), np.array([-1.0, 0, 1]), np.array([1.0, 4, 6, 4, 1])
+    for w in (
+        np.outer(up, np.ones(3)), np.outer(up, down), np.outer([3, 10, 3], down), 2 * np.ones((5, 5)),
+        3 * np.ones((9, 9)), np.outer(five, [-1, -2, 0, 2, 1]), np.outer([3, 1, 3], [3, 1, 3]), np.outer(up, up) / 16,
+        np.outer(five, five) / 256, np.outer([3, 1, 3], [3, 1, 3]) / 32,
+    ):  # fmt: skip
+        ours, theirs = (home.correlate(x, w, output=output) for home in (ndimage, sp))
+        if output == "f8":
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-15 * np.abs(w).sum() * 200 * w.size)
+        else:
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_step_along_an_unfiltered_axis_casts_nothing_before_the_sums():
+    x = np.random.default_rng(0).integers(-1000, 1000, (6, 40, 50)).astype("i2")
+    for function, width in ((ndimage.uniform_filter, [1, 5, 5]), (ndimage.gaussian_filter, [0, 1, 1])):
+        whole = function(x, width, output="u2")
+        np.testing.assert_array_equal(function(x, width, output="u2", step=[2, 1, 1]), whole[::2])
+        np.testing.assert_array_equal(
+            function(x, [width[0]] * 3, output="u2", step=[2, 1, 3]), x[::2, :, ::3].astype("u2")
+        )

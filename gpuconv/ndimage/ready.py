@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuconv.dispatch import Call, choose, estimate, rows
-from gpuconv.dtypes import name_of
+from gpuconv.dtypes import name_of, to_numpy
 from gpuconv.errors import UnsupportedError
-from gpuconv.factors import Factored, Factors, low_rank
+from gpuconv.factors import Factored, Factors, exact_product, is_dyadic, low_rank
 from gpuconv.ndimage.fold import Fold, fold_of
 from gpuconv.ndimage.precision import LARGEST_KERNEL, LONGEST_PASS, How, is_exact
 from gpuconv.problem import ConvProblem
@@ -357,7 +357,12 @@ def _is_transform(
 def _factors(
     f: Filter, weights: Array, dtype: np.dtype[Any], geometry: Geometry, dtypes: tuple[str, str, str], how: How
 ) -> Factors | None:
-    """Return products of vectors that weights are the sum of, if it is estimated to take less time; else None."""
+    """Return products of vectors that weights are the sum of, if it is estimated to take less time; else None.
+
+    Sums that are exact, and lose their fraction, stay so.
+    """
+    if np.dtype(to_numpy(dtypes[2])).kind in "iu" and is_dyadic(weights):
+        return exact_product(weights, whole=dtype == np.float32)
     products = math.prod(geometry.x_shape) * weights.size
     is_worth = products >= _WORTH_DECOMPOSING and min(weights.shape) >= _LEAST_DECOMPOSED
     found = low_rank(weights, dtype, _MOST_TERMS if is_worth else 1, f.tolerance)

@@ -24,7 +24,7 @@ from gpuconv.backends.cpu.simd import CODES, I16, I32, broadcast, constant, coun
 __all__ = ["MOST_TAPS", "across", "down", "fixed_weights", "rows_down"]
 
 MOST_TAPS = 255
-"""Weights along an axis whose lower halves, times bytes, a sum of 32 bits holds."""
+"""Weights along an axis whose rounding moves a sum by less than the upper bits tell of what is near a whole number."""
 _FRACTION, _LOW = 29, 15
 """Bits of a weight, and of its lower half, which has a sign."""
 _HIGH = _FRACTION - _LOW
@@ -55,6 +55,8 @@ def fixed_weights(vector: Any) -> Any:
         middle = whole[(taps - 1) // 2 : taps // 2 + 1]
         middle += change // middle.size
     is_exact = is_symmetric and int(whole.sum()) == 1 << _FRACTION and math.fsum(vector) >= 1
+    # A sum without weights that became 0 may be whole where the true one is not.
+    is_exact = is_exact and not ((whole == 0) & (vector != 0)).any()
     bound = math.ceil(255 * float(np.abs(vector * scale - whole).sum())) + 1
     high = (whole + (1 << _LOW - 1)) >> _LOW
     halves = np.zeros((2, 2 * (taps // 2) + 4), np.int64)

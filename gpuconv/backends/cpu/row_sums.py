@@ -1,6 +1,6 @@
-"""Sums of rows: what means are made of, whose windows share most of their sum with their neighbours'.
+"""Sums of rows and along rows: what means are made of, whose windows share most of their sum with their neighbours'.
 
-The function is compiled by itself, and called by its address.
+The functions are compiled by themselves, and called by their addresses.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ __all__ = [
     "load_vector",
     "multiply_add",
     "number",
+    "pair_products",
     "prefetch",
     "registers",
     "shaped",

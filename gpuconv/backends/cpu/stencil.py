@@ -93,10 +93,11 @@ def _support(call: Call) -> Support | None:
     None where what is left of a column is in two, or the call is more than a filter.
     """
     problem, factored = call.problem, call.factored
-    if factored is None or not factored.ends or problem.rank != 2:
+    if factored is None or not factored.ends:
         return ()
     if (
         call.operation != "forward"
+        or problem.rank != 2
         or problem.stride != (1, 1)
         or problem.dilation != (1, 1)
         or problem.in_channels != 1

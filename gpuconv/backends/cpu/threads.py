@@ -276,6 +276,8 @@ class _Pool:
         self.workers = workers
         self.memory, self.mailboxes = memory.aligned((workers + 1) * LINE)
         self.memory[:] = 0
+        # Workers look at it until the process ends, after Python has let go of every object.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.memory))
         self.release, acquire = _function("PyThread_release_lock"), _function("PyThread_acquire_lock")
         self.spins = _spins()
         for i in range(workers):
