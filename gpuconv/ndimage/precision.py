@@ -16,7 +16,8 @@ images that the tests try, those of equal numbers come nearest, to 6 % of it.
 ``precision="highest"`` keeps sums in float64 and uses no transform: SciPy's results, to the rounding of float64. It
 also gives exact zeros where all that a filter reaches is zero; of a transform rounding is left there.
 Where every sum is a whole number that float32 holds, as of 8-bit integers with few whole weights, the two are one, and
-float32 is what computes it.
+float32 is what computes it. Means and Gaussians of bytes that become bytes are computed in integers on the CPU: means
+exactly, Gaussians to the whole part of the float64 sum, but for one sum in 2**29 that comes out whole by accident.
 ``dtype="same"`` keeps sums in the input's precision, float32 for all of single precision, whatever their length, and
 ``dtype="float32"`` and ``"float64"`` are for any input. Results in integers are never computed by a transform, whose
 error may fall short of a whole number.
