@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from support import rng
 
 import gpuconv
 from gpuconv import ndimage
+from gpuconv.backends.cpu import separable
 from gpuconv.boundary import MODES
 from gpuconv.dispatch import Call, algorithm, choose, rows
 from gpuconv.errors import UnsupportedError
@@ -242,6 +246,18 @@ def test_means_of_any_length(dtype: str, mode: str) -> None:
             np.testing.assert_allclose(ours, exact, rtol=0, atol=20 * np.finfo(dtype).eps)
         else:
             np.testing.assert_array_equal(ours, scipy_ndimage.uniform_filter(x, sizes, mode=scipy_mode))
+
+
+def test_what_is_packed_keeps_the_tables_that_it_points_to() -> None:
+    problem = ConvProblem.make((1, 1, 80, 90), (1, 1, 31, 31), padding=15, padding_mode="nearest")
+    factors = Factors(((np.ones(31), np.ones(31)),), (31.0, 31.0))
+    call = Call(problem, "forward", "float32", factored=factors.described)
+    packed = separable.pack(call, factors)
+    steps = weakref.ref(separable._geometry_of(call).steps)
+    separable._geometry.cache_clear()
+    gc.collect()
+    assert packed.kept
+    assert steps() is not None
 
 
 @pytest.mark.parametrize("size", [(21, 15), (40, 63), (2, 129), (12, 170)])
